@@ -1,0 +1,40 @@
+"""factorlab: what large language models are able to do, measured with honest uncertainty.
+
+Names are loaded when first used: importing the package loads neither torch nor pymc.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "InputError": "factorlab.errors",
+    "ScoreTable": "factorlab.scores",
+    "read_scores": "factorlab.scores",
+    "check": "factorlab.health",
+    "simulate": "factorlab.simulate",
+    "FactorSolution": "factorlab.inference.solution",
+    "load_solution": "factorlab.inference.solution",
+    "fit_pca": "factorlab.inference.pca",
+    "fit_ml": "factorlab.inference.ml",
+    "Priors": "factorlab.inference.priors",
+    "fit_bayes": "factorlab.inference.bayes",
+    "fit_budgets": "factorlab.inference.budgets",
+    "compare": "factorlab.inference.compare",
+    "write_report": "factorlab.report",
+}
+
+__all__ = [*_WHERE, "plots"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return import_module("factorlab.plots")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'factorlab' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,1 @@
+"""Factor inference: baselines, the Bayesian model, and what is read off their draws."""
