@@ -1,0 +1,270 @@
+"""BudgetDesign: what is known and unknown about the budgets, as arrays for the model.
+
+Token counts add along the tree of base models, so an error in a root's count moves all its
+descendants. Per language l and node n of the tree,
+
+    own_n   = 10 ** (log10 count_n + sd_n e_{c(n)})        where the count is known
+            = 10 ** (latent_{u(n)} + offset_n)             where it is unknown
+            = 0                                             where there is none
+    D_i     = sum over i and its ancestors of own_n.
+
+e is standard normal; a share that was derived or guessed belongs to the family, so all roots of a
+family have one e (c(n) is shared); official counts and continual stages have an e each.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from factorlab.errors import InputError
+from factorlab.inference.priors import Priors
+from factorlab.lineage import Lineage, build_lineage, token_sources
+from factorlab.scores import ScoreTable
+
+MIN_KNOWN = 3
+"""A language needs this many scored models with a known count to be a predictor."""
+
+
+class LanguageTokens(NamedTuple):
+    """Token counts of one language.
+
+    Attributes
+    ----------
+    language : str
+    path : ndarray, (model, node)
+        1 where the node is the scored model itself or one of its ancestors.
+    log10_count : ndarray, (node,)
+        log10 of the node's own tokens in billions; 0 where unknown or none.
+    known, unknown : ndarray, (node,)
+        1.0 where the own count is known and positive; where it is unknown.
+    error_index, error_sd : ndarray, (node,)
+        Which e moves the node's count, and the standard deviation in log10 units; 0 sd for none.
+    n_errors : int
+    latent_index, offset : ndarray, (node,)
+        Which latent stands for an unknown count, and what is added to it.
+    n_latents : int
+    upper : ndarray, (latent,)
+        log10 of the declared total in billions, which the count cannot exceed; inf where undeclared.
+    unit_weight : ndarray, (unit, node)
+        Averages the log10 counts of the known roots of one source, a row a source: the population
+        of sources that unknown counts are drawn from.
+    has_zero : bool
+        Some scored model has no tokens of the language, so d0 is needed.
+    published : ndarray of bool, (model,)
+        Scored models with a published, positive total count.
+    center, scale : float
+        Constants that standardise log10 D, from the published counts.
+    """
+
+    language: str
+    path: np.ndarray
+    log10_count: np.ndarray
+    known: np.ndarray
+    unknown: np.ndarray
+    error_index: np.ndarray
+    error_sd: np.ndarray
+    n_errors: int
+    latent_index: np.ndarray
+    offset: np.ndarray
+    n_latents: int
+    upper: np.ndarray
+    unit_weight: np.ndarray
+    has_zero: bool
+    published: np.ndarray
+    center: float
+    scale: float
+
+
+class BudgetDesign(NamedTuple):
+    """Budgets and lineage of the scored models.
+
+    Attributes
+    ----------
+    log10_params : ndarray, (model,)
+        log10 of active parameters in billions; NaN where unknown.
+    params_center, params_scale : float
+    languages : tuple of LanguageTokens
+    family_index : ndarray of int, (model,)
+    families : tuple of str
+    step_path : ndarray, (model, step)
+        1 where the model is, or descends from, the node whose passed-on step it is.
+    steps : tuple of str
+        Names of the nodes that have scored descendants.
+    notes : tuple of str
+        What could not be done, in sentences.
+    """
+
+    log10_params: np.ndarray
+    params_center: float
+    params_scale: float
+    languages: tuple[LanguageTokens, ...]
+    family_index: np.ndarray
+    families: tuple[str, ...]
+    step_path: np.ndarray
+    steps: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def has_budgets(self) -> bool:
+        return bool(self.languages)
+
+    @property
+    def has_roots(self) -> bool:
+        """A family effect can be told from a model's own: some family has two scored models."""
+        return len(self.families) < len(self.family_index)
+
+
+def design_budgets(table: ScoreTable, priors: Priors, languages: list[str] | None = None) -> BudgetDesign:
+    """Budgets and lineage of a table as arrays; what is missing becomes a note, not an error.
+
+    Parameters
+    ----------
+    table : ScoreTable
+    priors : Priors
+        Only the standard deviations of the statuses are read.
+    languages : list of str, optional
+        Languages to use; all of the table's when not given.
+
+    Raises
+    ------
+    InputError
+        When a named language has no column.
+    """
+    models = table.models
+    lineage = build_lineage(models)
+    n_scored = len(table.model_names)
+    notes: list[str] = []
+    ancestry = np.zeros((n_scored, len(models)))
+    for i in range(n_scored):
+        ancestry[i, [i, *lineage.ancestors(i)]] = 1.0
+    log10_params = _log10(models, "params_b")[:n_scored]
+    found: list[LanguageTokens] = []
+    for language in languages if languages is not None else table.languages:
+        if language not in table.languages:
+            raise InputError(f"no column 'tokens_b_{language}'; the models table has {table.languages}")
+        tokens, why = _language(models, lineage, ancestry, language, priors)
+        if tokens is None:
+            notes.append(why)
+        else:
+            found.append(tokens)
+    if np.isfinite(log10_params).sum() < MIN_KNOWN:
+        if found or "params_b" in models:
+            notes.append("fewer than 3 models have params_b: no regression on budgets")
+        found = []
+    elif not found and not table.languages:
+        notes.append("no tokens_b_<language> column in the models table: no regression on budgets")
+    if not np.isfinite(log10_params).any():
+        log10_params = np.zeros(n_scored)
+    family_index, families = pd.factorize(np.asarray(lineage.family_of(table.model_names), dtype=object))
+    steps = [n for n in range(len(models)) if ancestry[:, n].sum() - (1.0 if n < n_scored else 0.0) > 0]
+    if len(families) == n_scored:
+        notes.append("every model is a family of its own: no lineage effects")
+    return BudgetDesign(
+        log10_params=log10_params,
+        params_center=float(np.nanmean(log10_params)),
+        params_scale=float(np.nanstd(log10_params)) or 1.0,
+        languages=tuple(found),
+        family_index=family_index,
+        families=tuple(str(f) for f in families),
+        step_path=ancestry[:, steps],
+        steps=tuple(str(models.index[n]) for n in steps),
+        notes=tuple(notes),
+    )
+
+
+def _language(
+    models: pd.DataFrame, lineage: Lineage, ancestry: np.ndarray, language: str, priors: Priors
+) -> tuple[LanguageTokens | None, str]:
+    source = token_sources(models, lineage, language)
+    n_scored, n_nodes = ancestry.shape
+    known = np.isfinite(source.own_tokens_b) & (source.own_tokens_b > 0)
+    unknown = ~np.isfinite(source.own_tokens_b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log10_count = np.where(known, np.log10(source.own_tokens_b), 0.0)
+        total = np.log10(source.total_published_b[:n_scored])
+    published = np.isfinite(total)
+    if published.sum() < MIN_KNOWN or np.ptp(total[published]) < 1e-9:
+        return None, (
+            f"fewer than {MIN_KNOWN} models with a published count of '{language}' tokens, or all the "
+            f"same: '{language}' is not a predictor"
+        )
+    error_index, error_sd, n_errors = _errors(source, known, lineage, priors)
+    latent_index, offset, upper = _latents(models, unknown, source.is_root, lineage)
+    n_latents = len(upper)
+    in_use = ancestry.sum(axis=0) > 0
+    units: dict[int, list[int]] = {}
+    for n in np.flatnonzero(known & source.is_root & in_use):
+        units.setdefault(int(error_index[n]), []).append(int(n))
+    unit_weight = np.zeros((len(units), n_nodes))
+    for u, nodes in enumerate(units.values()):
+        unit_weight[u, nodes] = 1.0 / len(nodes)
+    nothing = ancestry @ (known | unknown).astype(float) == 0
+    return LanguageTokens(
+        language=language,
+        path=ancestry,
+        log10_count=log10_count,
+        known=known.astype(float),
+        unknown=unknown.astype(float),
+        error_index=error_index,
+        error_sd=error_sd,
+        n_errors=n_errors,
+        latent_index=latent_index,
+        offset=offset,
+        n_latents=n_latents,
+        upper=upper,
+        unit_weight=unit_weight,
+        has_zero=bool(nothing.any()),
+        published=published,
+        center=float(total[published].mean()),
+        scale=float(total[published].std()),
+    ), ""
+
+
+def _errors(
+    source, known: np.ndarray, lineage: Lineage, priors: Priors
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Index and log10 sd of the error of each known count; a family's share has one error."""
+    index = np.zeros(len(known), dtype=int)
+    sd = np.zeros(len(known))
+    keys: dict[object, int] = {}
+    for n in np.flatnonzero(known):
+        status = source.status[n]
+        shared = bool(source.is_root[n]) and status in ("derived", "guessed")
+        key = (lineage.family[n], status) if shared else int(n)
+        index[n] = keys.setdefault(key, len(keys))
+        sd[n] = priors.token_log_sd(status) / np.log(10)
+    return index, sd, len(keys)
+
+
+def _latents(
+    models: pd.DataFrame, unknown: np.ndarray, is_root: np.ndarray, lineage: Lineage
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latents of unknown counts: roots of a family whose totals are known share one (a share of the
+    total belongs to the family); every other unknown count has its own."""
+    total = _log10(models, "tokens_b_total")
+    index = np.zeros(len(unknown), dtype=int)
+    offset = np.zeros(len(unknown))
+    groups: dict[object, list[int]] = {}
+    for n in np.flatnonzero(unknown):
+        shared = bool(is_root[n]) and np.isfinite(total[n])
+        groups.setdefault(lineage.family[n] if shared else int(n), []).append(int(n))
+    upper = np.full(len(groups), np.inf)
+    for g, nodes in enumerate(groups.values()):
+        index[nodes] = g
+        bounded = bool(is_root[nodes[0]]) and np.isfinite(total[nodes]).all()
+        if bounded:
+            middle = total[nodes].mean()
+            offset[nodes] = total[nodes] - middle
+            upper[g] = middle
+    return index, offset, upper
+
+
+def _log10(models: pd.DataFrame, column: str) -> np.ndarray:
+    if column not in models:
+        return np.full(len(models), np.nan)
+    values = models[column].to_numpy(dtype=float, na_value=np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values > 0, np.log10(values), np.nan)
