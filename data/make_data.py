@@ -100,7 +100,9 @@ def make(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="folder with scores.csv, models.csv, benchmarks.csv")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to (default: data/)")
     options = parser.parse_args()

@@ -1,0 +1,487 @@
+"""ScoreTable: scores of models on benchmarks with standard errors and metadata, checked once.
+
+`read_scores` takes a file (long or wide, Parquet or CSV) with ``models.*`` and ``benchmarks.*`` beside it;
+`table_from_frames` takes data frames. Nothing is imputed, and no model or benchmark is left out in silence:
+what was done to the table, or could not be, stands in its notes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from factorlab.errors import InputError
+from factorlab.layout import Cells, check_values, from_long, from_wide, is_long, rename_columns
+from factorlab.lineage import build_lineage
+from factorlab.metadata import check_benchmarks, check_models, listed, se_rule
+from factorlab.score_notes import describe
+from factorlab.standard_errors import standard_errors
+from factorlab.tabular import SUFFIXES, read_frame, tidy_frame, write_atomically
+
+Source = str | os.PathLike[str] | pd.DataFrame
+
+
+class Standardised(NamedTuple):
+    """Scores with mean 0 and standard deviation 1 per benchmark, higher is better.
+
+    ``z = sign * (score - location) / scale``.
+
+    Attributes
+    ----------
+    z, z_se : ndarray, (model, benchmark)
+        Standardised score and standard error; NaN where missing or unknown.
+    location, scale : ndarray, (benchmark,)
+        Mean and standard deviation (ddof 1) over the observed cells, in score units.
+    sign : ndarray, (benchmark,)
+        -1 where lower is better, else 1.
+    """
+
+    z: np.ndarray
+    z_se: np.ndarray
+    location: np.ndarray
+    scale: np.ndarray
+    sign: np.ndarray
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of models on benchmarks, checked once; the functions below read it and never change it.
+
+    Attributes
+    ----------
+    data : xarray.Dataset
+        Over (model, benchmark): ``score``, ``se``, ``n_instances`` (float, NaN = missing or unknown), and ``se_kind``:
+        "given", "binomial", "binomial (upper bound)", "unknown", "missing", or the kind given with the se.
+    models : pandas.DataFrame
+        Indexed by model: the scored models in the order of ``data``, then the others (unscored base models). Columns,
+        where given: family, base_model, construction, group, params_b, params_total_b, tokens_b_total,
+        tokens_b_<lang>, tokens_b_<lang>_status, cpt_tokens_b_<lang>, cpt_tokens_b_<lang>_status.
+    benchmarks : pandas.DataFrame
+        Indexed by benchmark: language, category, metric, chance, min, max, higher_is_better, n_instances, se_rule,
+        shared_items_group, anchor_factor; NaN or None where not declared.
+    name : str
+    notes : tuple of str
+        What was done to the table or could not be, in sentences.
+    """
+
+    data: xr.Dataset
+    models: pd.DataFrame
+    benchmarks: pd.DataFrame
+    name: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def model_names(self) -> list[str]:
+        return [str(m) for m in self.data["model"].values]
+
+    @property
+    def benchmark_names(self) -> list[str]:
+        return [str(b) for b in self.data["benchmark"].values]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(model, benchmark), NaN where missing."""
+        return self.data["score"].values
+
+    @property
+    def se(self) -> np.ndarray:
+        """(model, benchmark), in score units, NaN where unknown."""
+        return self.data["se"].values
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages with a column ``tokens_b_<lang>`` (the total is not one)."""
+        names = [
+            str(c).removeprefix("tokens_b_") for c in self.models.columns if str(c).startswith("tokens_b_")
+        ]
+        return [name for name in names if name != "total" and not name.endswith("_status")]
+
+    @property
+    def scored_models(self) -> pd.DataFrame:
+        """Rows of ``models`` that have scores, in the order of ``data``."""
+        return self.models.loc[self.model_names]
+
+    def standardised(self) -> Standardised:
+        """Scores with mean 0 and sd 1 per benchmark over the observed cells, turned so that higher is better.
+
+        Raises
+        ------
+        InputError
+            Fewer than two models; benchmarks with fewer than two different scores.
+        """
+        return standardise(self)
+
+    def select(
+        self,
+        models: Sequence[str] | None = None,
+        benchmarks: Sequence[str] | None = None,
+        where: str | None = None,
+    ) -> ScoreTable:
+        """The table of some models and benchmarks; base models of those kept stay as unscored rows.
+
+        Parameters
+        ----------
+        models, benchmarks : sequence of str, optional
+            Names to keep, in this order.
+        where : str, optional
+            A pandas query on the models table, e.g. ``"construction == 'PT'"``.
+
+        Raises
+        ------
+        InputError
+            An unknown name, a query that fails or keeps no model.
+        """
+        return select(self, models, benchmarks, where)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Long: model, benchmark, score, se, n_instances, se_kind; a row a cell, missing ones too."""
+        models, benchmarks = self.model_names, self.benchmark_names
+        columns = {name: self.data[name].values.ravel() for name in ("score", "se", "n_instances", "se_kind")}
+        keys = {"model": np.repeat(models, len(benchmarks)), "benchmark": np.tile(benchmarks, len(models))}
+        return pd.DataFrame({**{k: v.astype(object) for k, v in keys.items()}, **columns})
+
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of the content: scores, standard errors, metadata (not the name)."""
+        parts = [t.to_csv(index=True) for t in (self.to_dataframe(), self.models, self.benchmarks)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Write scores.parquet, models.csv and benchmarks.csv into ``folder``; each renamed into place when whole."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomically(target / "scores.parquet", lambda n: self.to_dataframe().to_parquet(n, index=False))
+        write_atomically(target / "models.csv", lambda n: self.models.to_csv(n, index_label="model"))
+        write_atomically(
+            target / "benchmarks.csv", lambda n: self.benchmarks.to_csv(n, index_label="benchmark")
+        )
+        return target
+
+
+def read_scores(
+    path: Source,
+    *,
+    models: Source | None = None,
+    benchmarks: Source | None = None,
+    model_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    ignore: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    duplicates: str = "error",
+    require_se: bool = False,
+    name: str | None = None,
+) -> ScoreTable:
+    """Read a score table and the metadata beside it.
+
+    Parameters
+    ----------
+    path : path or DataFrame
+        Long (model, benchmark, score; optional se, n_instances, se_kind) or wide (a row a model, a column a
+        benchmark); Parquet, CSV or TSV.
+    models, benchmarks : path or DataFrame, optional
+        The metadata; by default ``models.*`` and ``benchmarks.*`` in the folder of ``path``, where they exist.
+    model_column : str, optional
+        Wide tables: the column with the models' names (default: "model", else the first text column).
+    columns : mapping, optional
+        Long tables with other names: ours to theirs, e.g. ``{"score": "performance"}``.
+    ignore : sequence of str
+        Columns of a wide table that are not benchmarks.
+    drop : sequence of str
+        Benchmarks to leave out.
+    duplicates : {"error", "mean", "first", "last"}
+        What to do with repeated (model, benchmark) rows.
+    require_se : bool
+        Refuse a table with an unknown standard error.
+    name : str, optional
+        Default: the name of the file without its ending.
+
+    Raises
+    ------
+    InputError
+        One line naming what was wrong, the value seen, what is allowed and the cure.
+    """
+    if isinstance(path, pd.DataFrame):
+        scores, title = path, name or "table"
+        models_frame = None if models is None else _frame(models)
+        benchmarks_frame = None if benchmarks is None else _frame(benchmarks)
+        found: list[str] = []
+    else:
+        source = Path(path)
+        scores, title = read_frame(source), name or source.stem
+        models_file, benchmarks_file = _beside(source, "models"), _beside(source, "benchmarks")
+        models_frame = _frame(models if models is not None else models_file)
+        benchmarks_frame = _frame(benchmarks if benchmarks is not None else benchmarks_file)
+        found = [
+            n
+            for n, given, file in (
+                ("models", models, models_file),
+                ("benchmarks", benchmarks, benchmarks_file),
+            )
+            if given is None and file is not None
+        ]
+    return table_from_frames(
+        scores,
+        models_frame,
+        benchmarks_frame,
+        name=title,
+        model_column=model_column,
+        columns=columns,
+        ignore=ignore,
+        drop=drop,
+        duplicates=duplicates,
+        require_se=require_se,
+        optional_metadata=found,
+    )
+
+
+def table_from_frames(
+    scores: pd.DataFrame,
+    models: pd.DataFrame | None = None,
+    benchmarks: pd.DataFrame | None = None,
+    name: str = "table",
+    *,
+    model_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    ignore: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    duplicates: str = "error",
+    require_se: bool = False,
+    optional_metadata: Sequence[str] = (),
+) -> ScoreTable:
+    """A `ScoreTable` from data frames; parameters and errors as in `read_scores`.
+
+    ``optional_metadata`` names the frames ("models", "benchmarks") that were found, not asked for: one that
+    shares no name with the scores is set aside with a note, where a given one would be an error.
+    """
+    frame = rename_columns(tidy_frame(scores, name), columns or {})
+    models = None if models is None else tidy_frame(models, "models table")
+    benchmarks = None if benchmarks is None else tidy_frame(benchmarks, "benchmarks table")
+    if is_long(frame):
+        _check_ignore(ignore, frame)
+        cells = from_long(frame, duplicates)
+    else:
+        extra = [] if models is None else [c for c in models.columns if c != "model"]
+        declared = (
+            None if benchmarks is None or "benchmark" not in benchmarks else list(benchmarks["benchmark"])
+        )
+        cells = from_wide(frame, model_column, ignore, extra, declared, duplicates)
+    notes = list(cells.notes)
+    if models is None:
+        models = cells.metadata
+    else:
+        models = _matching(models, "model", cells.models, "models", optional_metadata, notes)
+    if benchmarks is not None:
+        benchmarks = _matching(
+            benchmarks, "benchmark", cells.benchmarks, "benchmarks", optional_metadata, notes
+        )
+    cells, more = _without_empty(cells, drop)
+    return _assemble(cells, models, benchmarks, name, [*notes, *more], require_se)
+
+
+def standardise(table: ScoreTable) -> Standardised:
+    """See `ScoreTable.standardised`."""
+    scores = table.scores
+    if len(scores) < 2:
+        raise InputError(
+            f"'{table.name}' has one model ('{table.model_names[0]}'); scores are compared between two or more"
+        )
+    observed = np.isfinite(scores)
+    constant = [
+        b for j, b in enumerate(table.benchmark_names) if len(np.unique(scores[observed[:, j], j])) < 2
+    ]
+    if constant:
+        raise InputError(
+            f"benchmarks without two different scores cannot be standardised: {listed(constant, 12)}; "
+            f"leave them out with drop ({len(constant)} of {len(table.benchmark_names)})"
+        )
+    location, scale = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0, ddof=1)
+    sign = np.where(table.benchmarks["higher_is_better"].to_numpy(dtype=bool), 1.0, -1.0)
+    return Standardised(sign * (scores - location) / scale, table.se / scale, location, scale, sign)
+
+
+def select(
+    table: ScoreTable, models: Sequence[str] | None, benchmarks: Sequence[str] | None, where: str | None
+) -> ScoreTable:
+    """See `ScoreTable.select`."""
+    keep = _known(models, table.model_names, "model")
+    if where is not None:
+        try:
+            chosen = set(table.scored_models.query(where, engine="python").index)
+        except Exception as error:  # pandas raises a dozen kinds for a bad query
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            have = listed(list(table.models.columns), 20)
+            raise InputError(
+                f"models-where '{where}' cannot be evaluated ({reason}); columns are {have}"
+            ) from None
+        keep = [m for m in keep if m in chosen]
+        if not keep:
+            raise InputError(f"models-where '{where}' keeps none of the {len(table.model_names)} models")
+    data = table.data.sel(model=keep, benchmark=_known(benchmarks, table.benchmark_names, "benchmark"))
+    has_score = np.isfinite(data["score"].values).any(axis=0)
+    notes = list(table.notes)
+    if not has_score.all():
+        notes.append(
+            f"Benchmarks without a score of the selected models were left out: {listed(data['benchmark'].values[~has_score])}."
+        )
+        data = data.isel(benchmark=np.flatnonzero(has_score))
+    if len(keep) < len(table.model_names):
+        notes.append(
+            f"{len(keep)} of {len(table.model_names)} models were selected{f' ({where})' if where else ''}."
+        )
+    lineage = build_lineage(table.models)
+    index = {m: i for i, m in enumerate(lineage.names)}
+    above = dict.fromkeys(lineage.names[a] for m in keep for a in lineage.ancestors(index[m]))
+    rows = [*keep, *(a for a in above if a not in set(keep))]
+    return replace(
+        table,
+        data=data,
+        models=table.models.loc[rows],
+        benchmarks=table.benchmarks.loc[[str(b) for b in data["benchmark"].values]],
+        notes=tuple(notes),
+    )
+
+
+def _assemble(
+    cells: Cells,
+    models: pd.DataFrame | None,
+    benchmarks: pd.DataFrame | None,
+    name: str,
+    notes: list[str],
+    require_se: bool,
+) -> ScoreTable:
+    """Metadata checked, values checked, standard errors computed, notes written."""
+    model_table, model_notes = check_models(models, cells.models)
+    benchmark_table, benchmark_notes = check_benchmarks(benchmarks, cells.benchmarks)
+    check_values(cells, benchmark_table)
+    low, high = benchmark_table["min"].to_numpy(dtype=float), benchmark_table["max"].to_numpy(dtype=float)
+    n = np.where(
+        np.isnan(cells.n_instances), benchmark_table["n_instances"].to_numpy(dtype=float), cells.n_instances
+    )
+    fraction = (np.nanmin(cells.score, axis=0) >= 0) & (np.nanmax(cells.score, axis=0) <= 1)
+    assumed = np.isnan(low) & np.isnan(high) & fraction & np.isfinite(n).any(axis=0)
+    errors = standard_errors(
+        cells.score,
+        cells.se,
+        cells.se_kind,
+        n,
+        np.where(assumed, 0.0, low),
+        np.where(assumed, 1.0, high),
+        se_rule(benchmark_table),
+    )
+    if require_se:
+        _require_se(errors.kind, cells)
+    dims = ("model", "benchmark")
+    data = xr.Dataset(
+        {
+            "score": (dims, cells.score),
+            "se": (dims, errors.se),
+            "n_instances": (dims, n),
+            "se_kind": (dims, errors.kind),
+        },
+        coords={
+            "model": np.asarray(cells.models, dtype=object),
+            "benchmark": np.asarray(cells.benchmarks, dtype=object),
+        },
+    )
+    found = describe(cells, benchmark_table, errors.kind, assumed, models is not None, benchmarks is not None)
+    return ScoreTable(
+        data, model_table, benchmark_table, name, (*notes, *model_notes, *benchmark_notes, *found)
+    )
+
+
+def _require_se(kind: np.ndarray, cells: Cells) -> None:
+    unknown = (kind == "unknown").sum(axis=0)
+    if unknown.any():
+        j = int(np.flatnonzero(unknown)[0])
+        more = f" (and {int((unknown > 0).sum()) - 1} more benchmarks)" if (unknown > 0).sum() > 1 else ""
+        raise InputError(
+            f"benchmark '{cells.benchmarks[j]}' has {unknown[j]} scores without a standard error{more}; "
+            "give column 'se' or 'n_instances' (with min and max)"
+        )
+
+
+def _without_empty(cells: Cells, drop: Sequence[str]) -> tuple[Cells, list[str]]:
+    """Cells without the dropped benchmarks, and without rows and columns that have no score at all."""
+    unknown = [b for b in drop if b not in cells.benchmarks]
+    if unknown:
+        raise InputError(
+            f"drop: '{unknown[0]}' is no benchmark of the table; it has {listed(cells.benchmarks, 20)}"
+        )
+    notes = [f"Benchmarks were left out on request: {listed(list(drop))}."] if drop else []
+    observed = np.isfinite(cells.score) | np.isinf(cells.score)
+    kept = np.asarray([b not in set(drop) for b in cells.benchmarks])
+    columns = kept & observed.any(axis=0)
+    rows = observed[:, columns].any(axis=1)
+    if not rows.any():
+        raise InputError("the table has no score at all; give at least one model with one score")
+    if (kept & ~columns).any():
+        notes.append(
+            f"Benchmarks without any score were left out: {listed([b for b, k, c in zip(cells.benchmarks, kept, columns, strict=True) if k and not c])}."
+        )
+    if not rows.all():
+        notes.append(
+            f"Models without any score are not in the matrix: {listed([m for m, r in zip(cells.models, rows, strict=True) if not r])}."
+        )
+    take = np.ix_(rows, columns)
+    cut = cells._replace(
+        models=[m for m, r in zip(cells.models, rows, strict=True) if r],
+        benchmarks=[b for b, c in zip(cells.benchmarks, columns, strict=True) if c],
+        score=cells.score[take],
+        se=cells.se[take],
+        n_instances=cells.n_instances[take],
+        se_kind=cells.se_kind[take],
+    )
+    return cut, notes
+
+
+def _matching(
+    frame: pd.DataFrame, key: str, names: Sequence[str], label: str, optional: Sequence[str], notes: list[str]
+) -> pd.DataFrame | None:
+    """The metadata, or None with a note when it was only found and shares no name with the scores."""
+    if key in frame and frame[key].isin(names).any():
+        return frame
+    if label in optional:
+        notes.append(f"The {label} table beside the scores names none of their {label} and was set aside.")
+        return None
+    if key not in frame:
+        raise InputError(f"the {label} table has no column '{key}'; it has {listed(list(frame.columns), 12)}")
+    raise InputError(
+        f"the {label} table names none of the {len(names)} {label} of the scores (it begins with '{frame[key].iloc[0]}', "
+        f"the scores with '{names[0]}'); the names must agree"
+    )
+
+
+def _beside(source: Path, stem: str) -> Path | None:
+    """``models.*`` or ``benchmarks.*`` in the folder of ``source``."""
+    files = [source.parent / f"{stem}{suffix}" for suffix in SUFFIXES]
+    return next((f for f in files if f.is_file() and f.name != source.name), None)
+
+
+def _frame(source: Source | None) -> pd.DataFrame | None:
+    return source if source is None or isinstance(source, pd.DataFrame) else read_frame(source)
+
+
+def _check_ignore(ignore: Sequence[str], frame: pd.DataFrame) -> None:
+    unknown = [c for c in ignore if c not in frame]
+    if unknown:
+        raise InputError(
+            f"ignore: '{unknown[0]}' is no column of this long table; leave a benchmark out with drop"
+        )
+
+
+def _known(names: Sequence[str] | None, have: list[str], label: str) -> list[str]:
+    if names is None:
+        return have
+    unknown = [n for n in names if n not in have]
+    if unknown:
+        raise InputError(f"'{unknown[0]}' is no {label} of the table; it has {listed(have, 20)}")
+    if not names:
+        raise InputError(f"no {label} was selected; the table has {listed(have, 20)}")
+    return list(names)
