@@ -9,7 +9,7 @@ Heywood case: the model explains all of that benchmark, and its loadings are not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
@@ -19,7 +19,7 @@ from factorlab.errors import InputError
 from factorlab.inference.identify import PromaxConvention, fix_signs, promax, varimax
 from factorlab.inference.moments import Missing, moments, usable_cells
 from factorlab.inference.pca import constants, declared_anchors, unit_ability
-from factorlab.inference.provenance import provenance
+from factorlab.inference.provenance import describe
 from factorlab.inference.solution import FactorSolution, label_draws
 from factorlab.scores import ScoreTable
 
@@ -121,8 +121,8 @@ def fit_ml_correlation(
         )
     if np.linalg.eigvalsh(correlation)[0] < 1e-10:
         raise InputError(
-            f"the correlation matrix of {size} benchmarks over {n_obs} models is singular; maximum likelihood "
-            "needs more models than benchmarks and no benchmark that is a sum of others: use PCA or Bayes, "
+            f"the correlation matrix of {size} benchmarks over {n_obs} models is singular; maximum "
+            "likelihood needs more models than benchmarks and no benchmark that is a sum of others: use PCA or Bayes, "
             "or drop benchmarks"
         )
     best = _search(correlation, factors, lower)
@@ -209,7 +209,7 @@ def fit_ml(
         names,
         [f"F{k + 1}" for k in range(factors)],
     )
-    options = {"factors": factors, "rotation": rotation, "lower": lower, "missing": missing}
+    options: dict[str, Any] = {"factors": factors, "rotation": rotation, "lower": lower, "missing": missing}
     if rotation == "promax":
         options["convention"] = convention
     return FactorSolution(
@@ -218,7 +218,7 @@ def fit_ml(
         method="ml",
         kind="point",
         orientation=rotation,
-        provenance=provenance(table, options),
+        provenance=describe(table, None, options),
         notes=(*table.notes, *cells.notes, *_notes(fit, names, rotation, convention, lower)),
         extra={
             **options,

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from factorlab.errors import InputError
 from factorlab.inference.identify import fix_signs, match, take_factors
 from factorlab.inference.moments import Cells, Correlation, Missing, moments, usable_cells
-from factorlab.inference.provenance import provenance
+from factorlab.inference.provenance import describe
 from factorlab.inference.solution import FactorSolution, label_draws
 from factorlab.lineage import build_lineage
 from factorlab.scores import ScoreTable
@@ -88,10 +88,8 @@ def fit_pca(
         constants=constants(table, location, scale),
         method="pca",
         kind="point",
-        provenance=provenance(
-            table,
-            {"factors": factors, "missing": missing, "correlation": correlation},
-            packages=("numpy", "scikit-learn"),
+        provenance=describe(
+            table, None, {"factors": factors, "missing": missing, "correlation": correlation}
         ),
         notes=tuple(notes),
         extra={
@@ -151,10 +149,10 @@ def resample_pca(
         constants=full.constants,
         method="pca",
         kind="resample",
-        provenance=provenance(
+        provenance=describe(
             table,
+            seed if scheme == "bootstrap" else None,
             {"factors": factors, "missing": missing, "scheme": scheme, "draws": draws},
-            seed=seed if scheme == "bootstrap" else None,
         ),
         notes=tuple(notes),
         extra={
