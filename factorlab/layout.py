@@ -1,4 +1,4 @@
-"""Long and wide tables to one matrix of cells; duplicate rows, ranges and non-finite values are settled here."""
+"""Long and wide tables to one matrix of cells; repeated rows and values out of range are settled here."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ def from_long(frame: pd.DataFrame, duplicates: str = "error") -> Cells:
     if "score" not in frame:
         numbers = [c for c in frame.columns if is_number(frame[c])]
         raise InputError(
-            "the table has columns 'model' and 'benchmark' but no 'score'; rename the column that holds the score, "
-            f"or name it with columns={{'score': ...}}; its number columns are {listed(numbers, 12)}"
+            "the table has columns 'model' and 'benchmark' but no 'score'; rename the column that holds the "
+            f"score, or name it with columns={{'score': ...}}; its number columns are {listed(numbers, 12)}"
         )
     present = [c for c in CELL_NUMBERS if c in frame]
     for column in present:
         if not is_number(frame[column]) and frame[column].notna().any():
             row, text = first_text_in(frame[column])
             raise InputError(
-                f"'{column}' of model '{frame['model'].iloc[row]}' on '{frame['benchmark'].iloc[row]}' is '{text}'; "
-                "give a plain number, or leave the cell empty when it is missing"
+                f"'{column}' of model '{frame['model'].iloc[row]}' on '{frame['benchmark'].iloc[row]}' "
+                f"is '{text}'; give a plain number, or leave the cell empty when it is missing"
             )
     for label in ("model", "benchmark"):
         if frame[label].isna().any():
@@ -228,14 +228,15 @@ def check_values(cells: Cells, benchmarks: pd.DataFrame) -> None:
     ):
         for j in np.flatnonzero(outside.any(axis=0)):
             i = int(np.flatnonzero(outside[:, j])[0])
+            limit = "maximum" if side == "above" else "minimum"
             cure = "correct the score or the declared range"
             if side == "above" and bound[j] == 1 and np.nanmax(cells.score[:, j]) <= 100:
                 cure = (
                     "if these are percentages set its max to 100 in the benchmarks table, else give fractions"
                 )
             raise InputError(
-                f"benchmark '{cells.benchmarks[j]}' has the score {cells.score[i, j]:g} (model '{cells.models[i]}') {side} "
-                f"its declared {'maximum' if side == 'above' else 'minimum'} {bound[j]:g}; {cure}"
+                f"benchmark '{cells.benchmarks[j]}' has the score {cells.score[i, j]:g} "
+                f"(model '{cells.models[i]}') {side} its declared {limit} {bound[j]:g}; {cure}"
             )
 
 
@@ -289,9 +290,10 @@ def _settle_duplicates(rows: pd.DataFrame, keys: list[str], how: str) -> tuple[p
         where = dict(zip(keys, rows.loc[again, keys].iloc[0], strict=True))
         count = int((rows[keys] == pd.Series(where)).all(axis=1).sum())
         name = " on ".join(f"'{value}'" for value in where.values())
+        long = "" if len(keys) > 1 else "; if this is a long table, name its columns with columns"
         raise InputError(
             f"{count} rows for {name} ({int(again.sum())} repeated rows in all); keep one, "
-            "or choose duplicates='mean', 'first' or 'last'"
+            f"or choose duplicates='mean', 'first' or 'last'{long}"
         )
     note = f"{int(again.sum())} repeated rows were settled by taking the {how} of each."
     if how in ("first", "last"):

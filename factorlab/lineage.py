@@ -189,8 +189,8 @@ def _stage_from_totals(i: int, parent: int, total: np.ndarray, names: Sequence[s
     stage = total[i] - total[parent]
     if stage < -1e-9 * abs(total[parent]):
         raise InputError(
-            f"'{names[i]}' has tokens_b_{language} {total[i]:g}, less than the {total[parent]:g} of its base model "
-            f"'{names[parent]}'; give the tokens of both stages together, or cpt_tokens_b_{language}"
+            f"'{names[i]}' has tokens_b_{language} {total[i]:g}, less than the {total[parent]:g} of its base "
+            f"model '{names[parent]}'; give the tokens of both stages together, or cpt_tokens_b_{language}"
         )
     return max(stage, 0.0) if not np.isnan(stage) else np.nan
 

@@ -1,4 +1,4 @@
-"""The two tables beside the scores, checked once: models (budgets, lineage) and benchmarks (metric, range)."""
+"""The two tables beside the scores, checked once: models (budgets, lineage), benchmarks (metric, range)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_models(frame: pd.DataFrame | None, scored: Sequence[str]) -> tuple[pd.
     undeclared = [m for m in scored if m not in table.index]
     if undeclared:
         notes.append(
-            f"{len(undeclared)} of {len(scored)} models have no row in the models table: {listed(undeclared)}."
+            f"{len(undeclared)} of {len(scored)} models are not in the models table: {listed(undeclared)}."
         )
     table = table.reindex([*scored, *(m for m in table.index if m not in set(scored))])
     table.index = _name_index(list(table.index), "model")
@@ -87,7 +87,8 @@ def check_benchmarks(frame: pd.DataFrame | None, scored: Sequence[str]) -> tuple
         undeclared = [b for b in names if b not in table.index]
         if undeclared:
             notes.append(
-                f"{len(undeclared)} of {len(names)} benchmarks have no row in the benchmarks table: {listed(undeclared)}."
+                f"{len(undeclared)} of {len(names)} benchmarks are not in the benchmarks table: "
+                f"{listed(undeclared)}."
             )
         table = table.reindex(names)
         table.index = _name_index(names, "benchmark")
@@ -177,15 +178,15 @@ def _texts(values: pd.Series) -> pd.Series:
 
 def _check_status(table: pd.DataFrame, column: str) -> None:
     table[column] = _texts(table[column])
-    counts = table.get(column.removesuffix("_status"))
-    for name, status in table[column].items():
+    counts = table.get(column.removesuffix("_status"), pd.Series(np.nan, table.index))
+    for name, status, count in zip(table.index, table[column], counts, strict=True):
         if status is not None and status not in STATUSES:
             raise InputError(
                 f"models table: '{column}' of '{name}' is '{status}'; allowed are {', '.join(STATUSES)}"
             )
-        if status == "none" and counts is not None and counts[name] > 0:
+        if status == "none" and pd.notna(count) and float(count) > 0:
             raise InputError(
-                f"models table: '{column}' of '{name}' is 'none' but its count is {counts[name]}; "
+                f"models table: '{column}' of '{name}' is 'none' but its count is {count}; "
                 "'none' means the language was not trained on"
             )
 

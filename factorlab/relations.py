@@ -63,6 +63,26 @@ def exact_relations(scores: np.ndarray, spare_rows: int = 3, most: int = 20) -> 
     return relations
 
 
+def near_copies(scores: np.ndarray, least: float = 0.999, spare_rows: int = 8) -> list[tuple[int, int]]:
+    """Pairs of columns that correlate at ``least`` or more over at least ``spare_rows`` common models.
+
+    Parameters
+    ----------
+    scores : ndarray, (model, benchmark)
+    """
+    pairs = []
+    for a in range(scores.shape[1]):
+        for b in range(a + 1, scores.shape[1]):
+            both = np.isfinite(scores[:, a]) & np.isfinite(scores[:, b])
+            if both.sum() < spare_rows:
+                continue
+            x, y = scores[both, a], scores[both, b]
+            spread = x.std() * y.std()
+            if spread > 0 and abs(np.mean((x - x.mean()) * (y - y.mean()))) >= least * spread:
+                pairs.append((a, b))
+    return pairs
+
+
 def _groups(scores: np.ndarray, columns: list[int]) -> list[list[int]]:
     """All columns, then the groups of columns with one pattern of missing cells."""
     patterns: dict[bytes, list[int]] = {}
@@ -90,7 +110,8 @@ def _first_relation(x: np.ndarray, columns: list[int]) -> Relation | None:
         weight = beta * sd[keep[position]] / sd[keep[others]]
         residual = np.abs(z[:, position] - z[:, others] @ beta).max() * sd[keep[position]]
         tolerance = rounding[position] + float(np.abs(weight) @ rounding[others])
-        if residual > tolerance + 1e-9 * np.abs(x).max() or tolerance > 0.05 * sd[keep[position]]:
+        slack = 1e-9 * sd[keep[position]]
+        if residual > tolerance + slack or tolerance > 0.05 * sd[keep[position]]:
             continue
         large = np.abs(beta) > 0.02
         if not large.any():
@@ -107,8 +128,9 @@ def _first_relation(x: np.ndarray, columns: list[int]) -> Relation | None:
 
 
 def _half_unit(column: np.ndarray, most: int = 10) -> float:
-    """Half of the last decimal that the column is printed with."""
+    """Half of the last decimal that the column is printed with (nearly all of it: means differ)."""
+    near = 1e-9 * max(1.0, float(np.abs(column).max()))
     for decimals in range(most):
-        if np.abs(column - np.round(column, decimals)).max() < 1e-9 * max(1.0, float(np.abs(column).max())):
+        if (np.abs(column - np.round(column, decimals)) < near).mean() >= 0.95:
             return float(0.5 * 10.0**-decimals)
     return 0.0

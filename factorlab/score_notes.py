@@ -9,11 +9,11 @@ import pandas as pd
 
 from factorlab.layout import Cells
 from factorlab.metadata import listed
-from factorlab.relations import Relation, exact_relations
+from factorlab.relations import Relation, exact_relations, near_copies
 
 # Words that name a property of a model or an average of benchmarks, in headers of public score tables.
 NOT_A_BENCHMARK = re.compile(
-    r"param|size|flops?\b|tokens?\b|compute|date|year|likes|average|\bavg\b|\bmean\b|overall|rank|❤",
+    r"(?<![a-z])(params?|parameters?|size|flops?|tokens?|likes|average|avg|mean|overall|rank)(?![a-z])|❤",
     re.IGNORECASE,
 )
 
@@ -32,8 +32,17 @@ def describe(
         *_range_notes(cells, benchmarks, assumed_fraction),
         *_se_notes(cells, se_kind),
         *_shape_notes(cells),
-        *(relation_note(r, cells.benchmarks) for r in exact_relations(cells.score)),
+        *dependence_notes(cells.score, cells.benchmarks),
     ]
+
+
+def dependence_notes(scores: np.ndarray, names: list[str]) -> list[str]:
+    """Averages beside their parts, other exact combinations, and benchmarks that are nearly copies."""
+    notes = [relation_note(r, names) for r in exact_relations(scores)]
+    copies = [f"{names[a]} / {names[b]}" for a, b in near_copies(scores)]
+    if copies:
+        notes.append(f"Nearly the same benchmark twice (correlation 0.999 or more): {listed(copies)}.")
+    return notes
 
 
 def relation_note(relation: Relation, names: list[str]) -> str:
@@ -56,7 +65,8 @@ def _metadata_notes(cells: Cells, has_models: bool, has_benchmarks: bool) -> lis
         odd = [b for b in cells.benchmarks if NOT_A_BENCHMARK.search(b)]
         if odd:
             notes.append(
-                f"Read as benchmarks, but named like something else: {listed(odd)}; leave them out with ignore."
+                f"Read as benchmarks, but named like something else: {listed(odd)}; "
+                "leave them out with ignore (columns of a wide table) or drop."
             )
     return notes
 
@@ -67,19 +77,20 @@ def _range_notes(cells: Cells, benchmarks: pd.DataFrame, assumed_fraction: np.nd
     if open_range.any():
         names = [b for b, o in zip(cells.benchmarks, open_range, strict=True) if o]
         notes.append(
-            f"{len(names)} of {len(cells.benchmarks)} benchmarks declare no range: their scores are standardised as they "
-            f"stand, and percent or fraction is not checked ({listed(names)})."
+            f"{len(names)} of {len(cells.benchmarks)} benchmarks declare no range: their scores are "
+            f"standardised as they stand, and percent or fraction is not checked ({listed(names)})."
         )
     if assumed_fraction.any():
         names = [b for b, a in zip(cells.benchmarks, assumed_fraction, strict=True) if a]
         notes.append(
-            f"Standard errors of {listed(names)} take the scores for fractions of 1, because none is above 1; "
+            f"Standard errors of {listed(names)} take the scores for fractions of 1: none is above 1; "
             "declare min and max to settle it."
         )
     mixed = [b for j, b in enumerate(cells.benchmarks) if open_range[j] and _mixes_units(cells.score[:, j])]
     if mixed:
         notes.append(
-            f"Percent and fraction may be mixed within {listed(mixed)}: many scores are below 1 and many above 10."
+            f"Percent and fraction may be mixed within {listed(mixed)}: "
+            "many scores are at most 1 and many above 10."
         )
     return notes
 
@@ -95,8 +106,9 @@ def _se_notes(cells: Cells, se_kind: np.ndarray) -> list[str]:
     if unknown.any():
         names = [b for b, u in zip(cells.benchmarks, unknown, strict=True) if u]
         notes.append(
-            f"{int((se_kind == 'unknown').sum())} scores on {len(names)} benchmarks have no standard error: the unique "
-            f"noise takes up their sampling error ({listed(names)}); give se, or n_instances with min and max."
+            f"{int((se_kind == 'unknown').sum())} scores on {len(names)} benchmarks have no standard error: "
+            f"the unique noise takes up their sampling error ({listed(names)}); give se, or n_instances with min "
+            "and max."
         )
     bound = (se_kind == "binomial (upper bound)").any(axis=0)
     if bound.any():
@@ -115,7 +127,8 @@ def _shape_notes(cells: Cells) -> list[str]:
     missing = int(np.isnan(cells.score).sum())
     if missing:
         notes.append(
-            f"{missing} of {cells.score.size} cells are missing and stay missing ({missing / cells.score.size:.0%})."
+            f"{missing} of {cells.score.size} cells ({missing / cells.score.size:.0%}) are missing "
+            "and stay missing."
         )
     if n_models == 1:
         notes.append("One model: there is nothing to compare; no factors can be fitted.")
@@ -123,8 +136,8 @@ def _shape_notes(cells: Cells) -> list[str]:
         notes.append("One benchmark: no correlations; no factors can be fitted.")
     elif n_models <= n_benchmarks:
         notes.append(
-            f"{n_models} models on {n_benchmarks} benchmarks: with no more models than benchmarks the correlations are "
-            "singular, and maximum-likelihood factor analysis cannot be fitted."
+            f"{n_models} models on {n_benchmarks} benchmarks: with no more models than benchmarks the "
+            "correlations are singular, and maximum-likelihood factor analysis cannot be fitted."
         )
     constant = [
         b

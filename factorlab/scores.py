@@ -1,4 +1,4 @@
-"""ScoreTable: scores of models on benchmarks with standard errors and metadata, checked once.
+"""Reading score tables: a file or data frames in, a checked `ScoreTable` out.
 
 `read_scores` takes a file (long or wide, Parquet or CSV) with ``models.*`` and ``benchmarks.*`` beside it;
 `table_from_frames` takes data frames. Nothing is imputed, and no model or benchmark is left out in silence:
@@ -7,12 +7,9 @@ what was done to the table, or could not be, stands in its notes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,149 +17,15 @@ import xarray as xr
 
 from factorlab.errors import InputError
 from factorlab.layout import Cells, check_values, from_long, from_wide, is_long, rename_columns
-from factorlab.lineage import build_lineage
 from factorlab.metadata import check_benchmarks, check_models, listed, se_rule
 from factorlab.score_notes import describe
+from factorlab.score_table import ScoreTable, Standardised
 from factorlab.standard_errors import standard_errors
-from factorlab.tabular import SUFFIXES, read_frame, tidy_frame, write_atomically
+from factorlab.tabular import SUFFIXES, read_frame, tidy_frame
+
+__all__ = ["ScoreTable", "Standardised", "read_scores", "table_from_frames"]
 
 Source = str | os.PathLike[str] | pd.DataFrame
-
-
-class Standardised(NamedTuple):
-    """Scores with mean 0 and standard deviation 1 per benchmark, higher is better.
-
-    ``z = sign * (score - location) / scale``.
-
-    Attributes
-    ----------
-    z, z_se : ndarray, (model, benchmark)
-        Standardised score and standard error; NaN where missing or unknown.
-    location, scale : ndarray, (benchmark,)
-        Mean and standard deviation (ddof 1) over the observed cells, in score units.
-    sign : ndarray, (benchmark,)
-        -1 where lower is better, else 1.
-    """
-
-    z: np.ndarray
-    z_se: np.ndarray
-    location: np.ndarray
-    scale: np.ndarray
-    sign: np.ndarray
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """Scores of models on benchmarks, checked once; the functions below read it and never change it.
-
-    Attributes
-    ----------
-    data : xarray.Dataset
-        Over (model, benchmark): ``score``, ``se``, ``n_instances`` (float, NaN = missing or unknown), and ``se_kind``:
-        "given", "binomial", "binomial (upper bound)", "unknown", "missing", or the kind given with the se.
-    models : pandas.DataFrame
-        Indexed by model: the scored models in the order of ``data``, then the others (unscored base models). Columns,
-        where given: family, base_model, construction, group, params_b, params_total_b, tokens_b_total,
-        tokens_b_<lang>, tokens_b_<lang>_status, cpt_tokens_b_<lang>, cpt_tokens_b_<lang>_status.
-    benchmarks : pandas.DataFrame
-        Indexed by benchmark: language, category, metric, chance, min, max, higher_is_better, n_instances, se_rule,
-        shared_items_group, anchor_factor; NaN or None where not declared.
-    name : str
-    notes : tuple of str
-        What was done to the table or could not be, in sentences.
-    """
-
-    data: xr.Dataset
-    models: pd.DataFrame
-    benchmarks: pd.DataFrame
-    name: str
-    notes: tuple[str, ...] = ()
-
-    @property
-    def model_names(self) -> list[str]:
-        return [str(m) for m in self.data["model"].values]
-
-    @property
-    def benchmark_names(self) -> list[str]:
-        return [str(b) for b in self.data["benchmark"].values]
-
-    @property
-    def scores(self) -> np.ndarray:
-        """(model, benchmark), NaN where missing."""
-        return self.data["score"].values
-
-    @property
-    def se(self) -> np.ndarray:
-        """(model, benchmark), in score units, NaN where unknown."""
-        return self.data["se"].values
-
-    @property
-    def languages(self) -> list[str]:
-        """Languages with a column ``tokens_b_<lang>`` (the total is not one)."""
-        names = [
-            str(c).removeprefix("tokens_b_") for c in self.models.columns if str(c).startswith("tokens_b_")
-        ]
-        return [name for name in names if name != "total" and not name.endswith("_status")]
-
-    @property
-    def scored_models(self) -> pd.DataFrame:
-        """Rows of ``models`` that have scores, in the order of ``data``."""
-        return self.models.loc[self.model_names]
-
-    def standardised(self) -> Standardised:
-        """Scores with mean 0 and sd 1 per benchmark over the observed cells, turned so that higher is better.
-
-        Raises
-        ------
-        InputError
-            Fewer than two models; benchmarks with fewer than two different scores.
-        """
-        return standardise(self)
-
-    def select(
-        self,
-        models: Sequence[str] | None = None,
-        benchmarks: Sequence[str] | None = None,
-        where: str | None = None,
-    ) -> ScoreTable:
-        """The table of some models and benchmarks; base models of those kept stay as unscored rows.
-
-        Parameters
-        ----------
-        models, benchmarks : sequence of str, optional
-            Names to keep, in this order.
-        where : str, optional
-            A pandas query on the models table, e.g. ``"construction == 'PT'"``.
-
-        Raises
-        ------
-        InputError
-            An unknown name, a query that fails or keeps no model.
-        """
-        return select(self, models, benchmarks, where)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """Long: model, benchmark, score, se, n_instances, se_kind; a row a cell, missing ones too."""
-        models, benchmarks = self.model_names, self.benchmark_names
-        columns = {name: self.data[name].values.ravel() for name in ("score", "se", "n_instances", "se_kind")}
-        keys = {"model": np.repeat(models, len(benchmarks)), "benchmark": np.tile(benchmarks, len(models))}
-        return pd.DataFrame({**{k: v.astype(object) for k, v in keys.items()}, **columns})
-
-    def digest(self) -> str:
-        """First 16 hex digits of the SHA-256 of the content: scores, standard errors, metadata (not the name)."""
-        parts = [t.to_csv(index=True) for t in (self.to_dataframe(), self.models, self.benchmarks)]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-    def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Write scores.parquet, models.csv and benchmarks.csv into ``folder``; each renamed into place when whole."""
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        write_atomically(target / "scores.parquet", lambda n: self.to_dataframe().to_parquet(n, index=False))
-        write_atomically(target / "models.csv", lambda n: self.models.to_csv(n, index_label="model"))
-        write_atomically(
-            target / "benchmarks.csv", lambda n: self.benchmarks.to_csv(n, index_label="benchmark")
-        )
-        return target
 
 
 def read_scores(
@@ -186,7 +49,7 @@ def read_scores(
         Long (model, benchmark, score; optional se, n_instances, se_kind) or wide (a row a model, a column a
         benchmark); Parquet, CSV or TSV.
     models, benchmarks : path or DataFrame, optional
-        The metadata; by default ``models.*`` and ``benchmarks.*`` in the folder of ``path``, where they exist.
+        The metadata; by default ``models.*`` and ``benchmarks.*`` in the folder of ``path``, if there.
     model_column : str, optional
         Wide tables: the column with the models' names (default: "model", else the first text column).
     columns : mapping, optional
@@ -285,69 +148,6 @@ def table_from_frames(
     return _assemble(cells, models, benchmarks, name, [*notes, *more], require_se)
 
 
-def standardise(table: ScoreTable) -> Standardised:
-    """See `ScoreTable.standardised`."""
-    scores = table.scores
-    if len(scores) < 2:
-        raise InputError(
-            f"'{table.name}' has one model ('{table.model_names[0]}'); scores are compared between two or more"
-        )
-    observed = np.isfinite(scores)
-    constant = [
-        b for j, b in enumerate(table.benchmark_names) if len(np.unique(scores[observed[:, j], j])) < 2
-    ]
-    if constant:
-        raise InputError(
-            f"benchmarks without two different scores cannot be standardised: {listed(constant, 12)}; "
-            f"leave them out with drop ({len(constant)} of {len(table.benchmark_names)})"
-        )
-    location, scale = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0, ddof=1)
-    sign = np.where(table.benchmarks["higher_is_better"].to_numpy(dtype=bool), 1.0, -1.0)
-    return Standardised(sign * (scores - location) / scale, table.se / scale, location, scale, sign)
-
-
-def select(
-    table: ScoreTable, models: Sequence[str] | None, benchmarks: Sequence[str] | None, where: str | None
-) -> ScoreTable:
-    """See `ScoreTable.select`."""
-    keep = _known(models, table.model_names, "model")
-    if where is not None:
-        try:
-            chosen = set(table.scored_models.query(where, engine="python").index)
-        except Exception as error:  # pandas raises a dozen kinds for a bad query
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            have = listed(list(table.models.columns), 20)
-            raise InputError(
-                f"models-where '{where}' cannot be evaluated ({reason}); columns are {have}"
-            ) from None
-        keep = [m for m in keep if m in chosen]
-        if not keep:
-            raise InputError(f"models-where '{where}' keeps none of the {len(table.model_names)} models")
-    data = table.data.sel(model=keep, benchmark=_known(benchmarks, table.benchmark_names, "benchmark"))
-    has_score = np.isfinite(data["score"].values).any(axis=0)
-    notes = list(table.notes)
-    if not has_score.all():
-        notes.append(
-            f"Benchmarks without a score of the selected models were left out: {listed(data['benchmark'].values[~has_score])}."
-        )
-        data = data.isel(benchmark=np.flatnonzero(has_score))
-    if len(keep) < len(table.model_names):
-        notes.append(
-            f"{len(keep)} of {len(table.model_names)} models were selected{f' ({where})' if where else ''}."
-        )
-    lineage = build_lineage(table.models)
-    index = {m: i for i, m in enumerate(lineage.names)}
-    above = dict.fromkeys(lineage.names[a] for m in keep for a in lineage.ancestors(index[m]))
-    rows = [*keep, *(a for a in above if a not in set(keep))]
-    return replace(
-        table,
-        data=data,
-        models=table.models.loc[rows],
-        benchmarks=table.benchmarks.loc[[str(b) for b in data["benchmark"].values]],
-        notes=tuple(notes),
-    )
-
-
 def _assemble(
     cells: Cells,
     models: pd.DataFrame | None,
@@ -422,13 +222,11 @@ def _without_empty(cells: Cells, drop: Sequence[str]) -> tuple[Cells, list[str]]
     if not rows.any():
         raise InputError("the table has no score at all; give at least one model with one score")
     if (kept & ~columns).any():
-        notes.append(
-            f"Benchmarks without any score were left out: {listed([b for b, k, c in zip(cells.benchmarks, kept, columns, strict=True) if k and not c])}."
-        )
+        empty = [cells.benchmarks[j] for j in np.flatnonzero(kept & ~columns)]
+        notes.append(f"Benchmarks without any score were left out: {listed(empty)}.")
     if not rows.all():
-        notes.append(
-            f"Models without any score are not in the matrix: {listed([m for m, r in zip(cells.models, rows, strict=True) if not r])}."
-        )
+        empty = [cells.models[i] for i in np.flatnonzero(~rows)]
+        notes.append(f"Models without any score are not in the matrix: {listed(empty)}.")
     take = np.ix_(rows, columns)
     cut = cells._replace(
         models=[m for m, r in zip(cells.models, rows, strict=True) if r],
@@ -453,8 +251,8 @@ def _matching(
     if key not in frame:
         raise InputError(f"the {label} table has no column '{key}'; it has {listed(list(frame.columns), 12)}")
     raise InputError(
-        f"the {label} table names none of the {len(names)} {label} of the scores (it begins with '{frame[key].iloc[0]}', "
-        f"the scores with '{names[0]}'); the names must agree"
+        f"the {label} table names none of the {len(names)} {label} of the scores (it begins with "
+        f"'{frame[key].iloc[0]}', the scores with '{names[0]}'); the names must agree"
     )
 
 
@@ -474,14 +272,3 @@ def _check_ignore(ignore: Sequence[str], frame: pd.DataFrame) -> None:
         raise InputError(
             f"ignore: '{unknown[0]}' is no column of this long table; leave a benchmark out with drop"
         )
-
-
-def _known(names: Sequence[str] | None, have: list[str], label: str) -> list[str]:
-    if names is None:
-        return have
-    unknown = [n for n in names if n not in have]
-    if unknown:
-        raise InputError(f"'{unknown[0]}' is no {label} of the table; it has {listed(have, 20)}")
-    if not names:
-        raise InputError(f"no {label} was selected; the table has {listed(have, 20)}")
-    return list(names)
