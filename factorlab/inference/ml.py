@@ -122,8 +122,8 @@ def fit_ml_correlation(
     if np.linalg.eigvalsh(correlation)[0] < 1e-10:
         raise InputError(
             f"the correlation matrix of {size} benchmarks over {n_obs} models is singular; maximum "
-            "likelihood needs more models than benchmarks and no benchmark that is a sum of others: use PCA or Bayes, "
-            "or drop benchmarks"
+            "likelihood needs more models than benchmarks and no benchmark that is a sum of others: "
+            "use PCA or Bayes, or drop benchmarks"
         )
     best = _search(correlation, factors, lower)
     unrotated = _loadings(best.uniqueness, correlation, factors)

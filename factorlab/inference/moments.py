@@ -130,7 +130,7 @@ def moments(cells: Cells, weights: np.ndarray, missing: Missing, factors: int) -
 
 
 def _em(
-    value: np.ndarray, weights: np.ndarray, factors: int, tolerance: float = 1e-6, max_steps: int = 500
+    value: np.ndarray, weights: np.ndarray, factors: int, tolerance: float = 1e-5, max_steps: int = 1000
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """EM of probabilistic PCA with cells missing at random (Tipping & Bishop 1999, section 3).
 
@@ -156,21 +156,23 @@ def _em(
     mean = np.zeros((n_draws, n_benchmarks))
     extra = np.einsum("bi,ij->bj", weights, gone)
     covariance = np.swapaxes(z * weights[:, :, None], 1, 2) @ z + extra[:, :, None] * np.eye(n_benchmarks)
-    filled = np.broadcast_to(z, (n_draws, *z.shape))
+    filled = np.broadcast_to(z, (n_draws, *z.shape)).copy()
+    active = np.arange(n_draws)  # draws that have not settled yet
     for _ in range(max_steps):
-        loading, noise = _ppca(covariance, rank)
-        filled, posterior = _expect(z, seen, mean, loading, noise)
-        mean = np.einsum("bi,bij->bj", weights, filled)
-        centred = filled - mean[:, None, :]
-        updated = np.swapaxes(centred * weights[:, :, None], 1, 2) @ centred
-        updated += _unseen_covariance(gone, weights, loading, noise, posterior)
-        step = np.max(np.abs(updated - covariance))
-        covariance = updated
-        if step < tolerance:
+        loading, noise = _ppca(covariance[active], rank)
+        rows, posterior = _expect(z, seen, mean[active], loading, noise)
+        filled[active] = rows
+        mean[active] = np.einsum("bi,bij->bj", weights[active], rows)
+        centred = rows - mean[active][:, None, :]
+        updated = np.swapaxes(centred * weights[active][:, :, None], 1, 2) @ centred
+        updated += _unseen_covariance(gone, weights[active], loading, noise, posterior)
+        step = np.max(np.abs(updated - covariance[active]), axis=(1, 2))
+        covariance[active] = updated
+        active = active[step >= tolerance]
+        if not len(active):
             break
-    converged = bool(step < tolerance)
     centred = (filled - mean[:, None, :]) * unit
-    return mean * unit + start, covariance * np.outer(unit, unit), centred, converged
+    return mean * unit + start, covariance * np.outer(unit, unit), centred, not len(active)
 
 
 def _ppca(covariance: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
