@@ -1,0 +1,112 @@
+"""Convergence of a posterior, on what does not depend on the axes and on oriented draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from factorlab.inference.sampling import convergence
+from factorlab.inference.solution import Diagnostics
+
+RHAT_GOAL = 1.01
+ESS_GOAL = 400
+
+
+def diagnose(draws: xr.Dataset, divergences: int, identified: Sequence[bool]) -> Diagnostics:
+    """R-hat and effective sample sizes of invariants and oriented draws.
+
+    Invariants: entries of the common part Lambda cov(theta) Lambda', unique noise, pair factors,
+    fitted means, standard deviations of the hierarchy. Oriented draws: loadings, abilities and slopes.
+    Those of an axis that is not identified are listed, but do not count.
+
+    Parameters
+    ----------
+    draws : xarray.Dataset
+        As in `FactorSolution.draws` of a posterior.
+    divergences : int
+    identified : sequence of bool, (factor,)
+
+    Returns
+    -------
+    Diagnostics
+    """
+    rows = []
+    for group, names, values, counted in _quantities(draws, list(identified)):
+        measured = convergence(values)
+        rows.append(
+            pd.DataFrame(
+                {
+                    "quantity": names,
+                    "group": group,
+                    "rhat": measured.rhat,
+                    "ess_bulk": measured.ess_bulk,
+                    "ess_tail": measured.ess_tail,
+                    "counted": counted,
+                }
+            )
+        )
+    table = pd.concat(rows, ignore_index=True)
+    return Diagnostics(table, divergences, tuple(problems(table, divergences)))
+
+
+def problems(table: pd.DataFrame, divergences: int) -> list[str]:
+    """What falls short of R-hat <= 1.01, ESS >= 400 and no divergences, in sentences."""
+    counted = table[table["counted"]]
+    out = []
+    if divergences:
+        out.append(f"{divergences} divergent transitions: the sampler could not follow the posterior everywhere")
+    if counted["rhat"].isna().all():
+        out.append("one chain only: R-hat cannot be computed; use --chains 4")
+    bad = counted[counted["rhat"] > RHAT_GOAL]
+    if len(bad):
+        worst = bad.loc[bad["rhat"].idxmax()]
+        out.append(
+            f"R-hat above {RHAT_GOAL} for {len(bad)} of {len(counted)} quantities (worst {worst['rhat']:.3f}, "
+            f"{worst['quantity']}): the chains disagree; use more draws or another number of factors"
+        )
+    for column, name in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
+        few = counted[counted[column] < ESS_GOAL]
+        if len(few):
+            worst = few.loc[few[column].idxmin()]
+            out.append(
+                f"{name} effective sample size below {ESS_GOAL} for {len(few)} of {len(counted)} quantities "
+                f"(lowest {worst[column]:.0f}, {worst['quantity']}): use more draws"
+            )
+    return out
+
+
+def _quantities(
+    draws: xr.Dataset, identified: list[bool]
+) -> Iterator[tuple[str, list[str], np.ndarray, np.ndarray]]:
+    """(group, names, (chain, draw, quantity), counted) of everything that is checked."""
+    loading = draws["loading"].transpose("chain", "draw", "benchmark", "factor").values
+    ability = draws["ability"].transpose("chain", "draw", "model", "factor").values
+    benchmarks = [str(b) for b in draws["benchmark"].values]
+    factors = [str(f) for f in draws["factor"].values]
+    # cov(theta) over the models is the identity for orthogonal axes, Phi for oblique ones.
+    centred = ability - ability.mean(axis=2, keepdims=True)
+    phi = np.einsum("cdmk,cdml->cdkl", centred, centred) / ability.shape[2]
+    common = np.einsum("cdjk,cdkl,cdml->cdjm", loading, phi, loading)
+    row, column = np.tril_indices(len(benchmarks))
+    names = [f"common[{benchmarks[i]}, {benchmarks[j]}]" for i, j in zip(row, column, strict=True)]
+    yield "common part", names, common[:, :, row, column], np.ones(len(names), dtype=bool)
+    ok = np.asarray(identified)
+    for name in ("noise_sd", "pair_sd", "mean"):
+        if name in draws:
+            dim = str(draws[name].dims[-1])
+            labels = [f"{name}[{label}]" for label in draws[dim].values]
+            yield name, labels, draws[name].values, np.ones(len(labels), dtype=bool)
+    for name in ("loading", "ability", "slope"):
+        if name in draws:
+            dim = {"loading": "benchmark", "ability": "model", "slope": "predictor"}[name]
+            values = draws[name].transpose("chain", "draw", dim, "factor").values
+            labels = [f"{name}[{label}, {f}]" for label in draws[dim].values for f in factors]
+            yield name, labels, values.reshape(*values.shape[:2], -1), np.tile(ok, values.shape[2])
+    scalars = [str(v) for v in draws.data_vars if draws[v].dims == ("chain", "draw")]
+    if scalars:
+        values = np.stack([draws[v].values for v in scalars], axis=-1)
+        # Scales of unidentified parts (d0, spread of sources) are hyperparameters: they count too.
+        yield "hyperparameter", scalars, values, np.ones(len(scalars), dtype=bool)
