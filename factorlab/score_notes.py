@@ -107,8 +107,8 @@ def _se_notes(cells: Cells, se_kind: np.ndarray) -> list[str]:
         names = [b for b, u in zip(cells.benchmarks, unknown, strict=True) if u]
         notes.append(
             f"{int((se_kind == 'unknown').sum())} scores on {len(names)} benchmarks have no standard error: "
-            f"the unique noise takes up their sampling error ({listed(names)}); give se, or n_instances with min "
-            "and max."
+            f"the unique noise takes up their sampling error ({listed(names)}); give se, or n_instances "
+            "with min and max."
         )
     bound = (se_kind == "binomial (upper bound)").any(axis=0)
     if bound.any():
