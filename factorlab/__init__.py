@@ -20,7 +20,7 @@ _WHERE = {
     "fit_ml": "factorlab.inference.ml",
     "Priors": "factorlab.inference.priors",
     "fit_bayes": "factorlab.inference.bayes",
-    "fit_budgets": "factorlab.inference.budgets",
+    "fit_budgets": "factorlab.inference.joint_budgets",
     "compare": "factorlab.inference.compare",
     "write_report": "factorlab.report",
 }

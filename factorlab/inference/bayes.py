@@ -343,7 +343,8 @@ def fit_bayes(
         ``kind`` "posterior". Beside loading, ability, noise_sd and mean its draws hold ``pair_sd``
         (chain, draw, pair), ``slope`` (chain, draw, predictor, factor), in sd of ability per factor
         of ten, ``lineage`` (chain, draw, model, factor), ``log10_tokens`` (chain, draw, model,
-        language) in log10 billions, ``predictor``, ``axis_cosine``, ``axis_cosine_pca`` and
+        language) in log10 billions, ``predictor_log10`` (chain, draw,
+        model, predictor; log10, up to a constant), ``axis_cosine``, ``axis_cosine_pca`` and
         ``axis_eigenvalue`` (chain, draw, factor), and the standard deviations of the hierarchy.
 
     Raises
@@ -462,7 +463,8 @@ def _label(
     if inputs.regresses:
         slope = _flat(v["slope"]) @ oriented.turn / predictor_scale(inputs)[None, :, None]
         more["slope"] = (("chain", "draw", "predictor", "factor"), unflat(slope))
-        more["predictor_value"] = (("chain", "draw", "model", "predictor"), v["predictor"])
+        log10_x = v["predictor"] * predictor_scale(inputs)
+        more["predictor_log10"] = (("chain", "draw", "model", "predictor"), log10_x)
         more["log10_tokens"] = (("chain", "draw", "model", "language"), v["log10_tokens"])
         more["log10_params"] = (("chain", "draw", "model"), v["log10_params"])
         out = out.assign_coords(

@@ -53,6 +53,8 @@ class BudgetRegression:
     draws : xarray.Dataset or None
         Joint only: ``rho`` (chain, draw, factor, budget).
     notes : tuple of str
+    contrasts : pandas.DataFrame or None
+        Joint only: ability of each continually pre-trained model less that of its base.
     """
 
     method: str
@@ -61,6 +63,7 @@ class BudgetRegression:
     left_out: pd.DataFrame
     draws: xr.Dataset | None = None
     notes: tuple[str, ...] = ()
+    contrasts: pd.DataFrame | None = None
 
     def to_dataframe(self) -> pd.DataFrame:
         """The correlations, a row per factor, budget and form, with a column ``method``."""
