@@ -126,7 +126,7 @@ def fit_ml_correlation(
             "use PCA or Bayes, or drop benchmarks"
         )
     best = _search(correlation, factors, lower)
-    unrotated = _loadings(best.uniqueness, correlation, factors)
+    unrotated, _ = _profile(best.uniqueness, correlation, factors)
     loading, turn, phi = _rotate(unrotated, rotation, convention)
     order = np.argsort(-(loading**2).sum(axis=0), kind="stable")
     sign = np.where(loading[:, order].sum(axis=0) < 0, -1.0, 1.0)
@@ -275,19 +275,17 @@ def _discrepancy(uniqueness: np.ndarray, correlation: np.ndarray, factors: int) 
     ``F = sum_{k > K} (e_k - log e_k - 1)`` over the eigenvalues of ``Psi^-1/2 R Psi^-1/2``, largest
     first, and ``dF/dpsi_j = (Lambda Lambda' + Psi - R)_jj / psi_j^2`` (Lawley & Maxwell 1971).
     """
-    root = np.sqrt(uniqueness)
-    values = np.linalg.eigvalsh(correlation / np.outer(root, root))[: len(root) - factors]
-    loading = _loadings(uniqueness, correlation, factors)
+    loading, rest = _profile(uniqueness, correlation, factors)
     fitted = (loading**2).sum(axis=1) + uniqueness
-    return float(np.sum(values - np.log(values) - 1)), (fitted - np.diagonal(correlation)) / uniqueness**2
+    return float(np.sum(rest - np.log(rest) - 1)), (fitted - np.diagonal(correlation)) / uniqueness**2
 
 
-def _loadings(uniqueness: np.ndarray, correlation: np.ndarray, factors: int) -> np.ndarray:
-    """Best loadings for given uniquenesses, (benchmark, factor): ``Psi^1/2 V (e - 1)^1/2``."""
+def _profile(uniqueness: np.ndarray, correlation: np.ndarray, factors: int) -> tuple[np.ndarray, np.ndarray]:
+    """Best loadings ``Psi^1/2 V (e - 1)^1/2``, (benchmark, factor), and the other eigenvalues e."""
     root = np.sqrt(uniqueness)
     values, vectors = np.linalg.eigh(correlation / np.outer(root, root))
     size = np.sqrt(np.maximum(values[::-1][:factors] - 1, 0.0))
-    return root[:, None] * vectors[:, ::-1][:, :factors] * size
+    return root[:, None] * vectors[:, ::-1][:, :factors] * size, values[: len(values) - factors]
 
 
 def _rotate(
