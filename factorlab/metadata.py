@@ -144,7 +144,7 @@ def _indexed(frame: pd.DataFrame, key: str, label: str) -> pd.DataFrame:
 
 def format_name(value: object) -> str:
     """A name as text; a whole number loses its decimal point."""
-    return f"{value:g}" if isinstance(value, float) else str(value).strip()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def _numbers(

@@ -20,6 +20,8 @@ from factorlab.errors import InputError
 SUFFIXES = (".parquet", ".csv", ".tsv")
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "-", "--", "–", "—", "?", "missing"})
 
+NAME_COLUMNS = frozenset({"model", "benchmark"})
+REFERENCE_COLUMNS = frozenset({"base_model", "family"})
 # Also 64.3% and 0,65, which people write and we refuse by name instead of taking the column for text.
 WRITTEN_NUMBER = r"[-+]?\d*[.,]?\d+([eE][-+]?\d+)?\s*%?"
 
@@ -64,11 +66,7 @@ def tidy_frame(frame: pd.DataFrame, label: str) -> pd.DataFrame:
         )
     if frame.empty:
         raise InputError(f"'{label}' has no rows; a table has a header line and at least one row")
-    # A status column says "none" and means it.
-    columns = {
-        name: _tidy_column(frame[name], MISSING - {"none"} if name.endswith("_status") else MISSING)
-        for name in frame.columns
-    }
+    columns = {name: _tidy_column(frame[name], *_reading(name)) for name in frame.columns}
     return pd.DataFrame(columns, columns=frame.columns).reset_index(drop=True)
 
 
@@ -103,7 +101,16 @@ def write_atomically(target: Path, write: Callable[[str], object]) -> None:
         raise
 
 
-def _tidy_column(column: pd.Series, missing: frozenset[str]) -> pd.Series:
+def _reading(name: str) -> tuple[frozenset[str], bool]:
+    """Missing markers of a column, and whether its cells may be numbers."""
+    if name in NAME_COLUMNS:  # a model may be called 7 or NA
+        return frozenset({""}), False
+    if name.endswith("_status"):  # a status says "none" and means it
+        return MISSING - {"none"}, False
+    return MISSING, name not in REFERENCE_COLUMNS
+
+
+def _tidy_column(column: pd.Series, missing: frozenset[str], may_be_numbers: bool) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object)
     if is_number(column):
@@ -112,7 +119,7 @@ def _tidy_column(column: pd.Series, missing: frozenset[str]) -> pd.Series:
         return column
     text = column.map(lambda v: v.strip() if isinstance(v, str) else v).astype(object)
     text = text.mask(text.isna() | text.map(lambda v: isinstance(v, str) and v.lower() in missing), np.nan)
-    if text.notna().any() and not text.map(lambda v: isinstance(v, bool)).any():
+    if may_be_numbers and text.notna().any() and not text.map(lambda v: isinstance(v, bool)).any():
         numbers = pd.to_numeric(text, errors="coerce")
         if (numbers.notna() == text.notna()).all():
             return numbers.astype(float)
