@@ -45,7 +45,7 @@ ROW = 0.19
 
 
 @styled
-def abilities(
+def ability_intervals(
     solution: FactorSolution,
     table: ScoreTable | None = None,
     *,
@@ -70,7 +70,9 @@ def abilities(
     groups = group_models(solution.models, table, by)
     shown = solution_interval(solution, "ability", level)
     order = _grouped_order(shown.mean[:, chosen[0]], groups)
-    figure = new_figure(2.6 + 2.5 * len(chosen), 1.7 + ROW * len(order), f"Abilities: {describe(solution, level)}")
+    figure = new_figure(
+        2.6 + 2.5 * len(chosen), 1.7 + ROW * len(order), f"Abilities: {describe(solution, level)}"
+    )
     panels = figure.subplots(1, len(chosen), squeeze=False)[0]
     names = [short(solution.models[i]) for i in order]
     for axes, k in zip(panels, chosen, strict=True):
@@ -123,7 +125,9 @@ def ability_against_scores(
     loading = solution.loading_mean()[factor]
     across = min(3, len(chosen))
     down = int(np.ceil(len(chosen) / across))
-    figure = new_figure(max(4.5, 3.1 * across), 1.3 + 2.6 * down, f"{factor} and the scores of its benchmarks")
+    figure = new_figure(
+        max(4.5, 3.1 * across), 1.3 + 2.6 * down, f"{factor} and the scores of its benchmarks"
+    )
     panels = figure.subplots(down, across, squeeze=False).ravel()
     names = benchmark_names(chosen, table)
     z = NormalDist().inv_cdf((1 + min(level, 0.999)) / 2)
@@ -259,7 +263,9 @@ def _positions(names: Sequence[str], known: Sequence[str]) -> list[int]:
     place = {name: i for i, name in enumerate(known)}
     for name in names:
         if name not in place:
-            raise InputError(f"'{name}' is not among {len(known)} names of the table or fit; give one of its own")
+            raise InputError(
+                f"'{name}' is not among {len(known)} names of the table or fit; give one of its own"
+            )
     return [place[name] for name in names]
 
 

@@ -12,14 +12,23 @@ from factorlab.inference.solution import FactorSolution
 from factorlab.plots.abilities import crosses
 from factorlab.plots.intervals import (
     Interval,
-    describe,
     choose_factors,
+    describe,
     is_identified,
     same_labels,
     solution_interval,
 )
 from factorlab.plots.labels import name_points
-from factorlab.plots.style import FAINT, INK, caption, group_models, mark_not_identified, new_figure, short, styled
+from factorlab.plots.style import (
+    FAINT,
+    INK,
+    caption,
+    group_models,
+    mark_not_identified,
+    new_figure,
+    short,
+    styled,
+)
 from factorlab.scores import ScoreTable
 
 
@@ -61,7 +70,9 @@ def ability_agreement(
     across = min(len(shared), 2 if len(shared) in (2, 4) else 3)
     down = int(np.ceil(len(shared) / across))
     kinds = [describe(s, level).split(",")[0] for s in (first, second)]
-    figure = new_figure(max(5.5, 4.0 * across), 1.3 + 3.7 * down, f"Abilities by {kinds[0]} and by {kinds[1]}")
+    figure = new_figure(
+        max(5.5, 4.0 * across), 1.3 + 3.7 * down, f"Abilities by {kinds[0]} and by {kinds[1]}"
+    )
     panels = figure.subplots(down, across, squeeze=False).ravel()
     pairs = [(_ability(first, models, a, level), _ability(second, models, b, level)) for a, b in where]
     for axes, factor, (a, b), (x, y) in zip(panels, shared, where, pairs, strict=False):
@@ -97,6 +108,9 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> str:
 
 def _name_farthest(axes: Axes, x: Interval, y: Interval, models: Sequence[str], most: int = 5) -> None:
     order = np.argsort(-np.nan_to_num(np.abs(x.mean - y.mean), nan=-1.0), kind="stable")[:most]
-    bars = [np.column_stack([x.lower, y.mean, x.upper, y.mean]), np.column_stack([x.mean, y.lower, x.mean, y.upper])]
+    bars = [
+        np.column_stack([x.lower, y.mean, x.upper, y.mean]),
+        np.column_stack([x.mean, y.lower, x.mean, y.upper]),
+    ]
     labels = [short(m, 26) for m in models]
     name_points(axes, x.mean, y.mean, labels, [INK] * len(models), order=order, lines=np.concatenate(bars))

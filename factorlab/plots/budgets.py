@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +12,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy.stats import t as student
 
-from factorlab.errors import InputError
-from factorlab.inference.budgets import BudgetRegression
+from factorlab.inference.budgets import BudgetRegression, correlation_interval
+from factorlab.inference.joint_budgets import BILLIONS, correlate
 from factorlab.inference.solution import FactorSolution
 from factorlab.lineage import published_log10_budget
-from factorlab.plots.intervals import Interval, factor_index, interval, interval_words, is_identified, solution_interval
+from factorlab.plots.intervals import (
+    Interval,
+    factor_index,
+    interval,
+    interval_words,
+    is_identified,
+    solution_interval,
+)
 from factorlab.plots.labels import name_points
 from factorlab.plots.style import (
     FAINT,
     INK,
-    PALETTE,
     Groups,
     caption,
     group_models,
@@ -33,9 +38,6 @@ from factorlab.plots.style import (
     styled,
 )
 from factorlab.scores import ScoreTable
-
-BILLIONS_SQUARED = 18.0
-"""log10 of (1e9 parameters x 1e9 tokens): counts are in billions."""
 
 
 class Rho(NamedTuple):
@@ -118,7 +120,7 @@ def ability_against_budget(
     x = interval(points.x, level)
     shown = solution_interval(solution, "ability", level)
     y = Interval(*(part[:, k] for part in shown))
-    rho = _printed(regression, factor, language) or correlation(points, level)
+    rho = _printed(regression, factor, language) or rho_at_hand(points, level)
     groups = group_models(solution.models, table, by)
     figure = new_figure(8.6, 6.4)
     axes = _panel(figure, points, x, y, groups)
@@ -138,56 +140,7 @@ def ability_against_budget(
     return figure
 
 
-@styled
-def rho_difference(
-    first: np.ndarray,
-    second: np.ndarray,
-    *,
-    names: tuple[str, str] = ("rho(PC2, ja)", "rho(PC2, en)"),
-    level: float = 0.94,
-) -> Figure:
-    """Posterior of two correlations and of their difference.
-
-    Parameters
-    ----------
-    first, second : ndarray, (draw,)
-        The same draws of both; other shapes are flattened.
-    names : (str, str)
-    level : float
-
-    Raises
-    ------
-    InputError
-        Arrays of different lengths, or fewer than two draws.
-    """
-    a, b = np.ravel(first), np.ravel(second)
-    whole = np.isfinite(a) & np.isfinite(b) if a.shape == b.shape else np.zeros(0, dtype=bool)
-    if whole.sum() < 2:
-        raise InputError(
-            f"a difference of correlations needs the same draws of both, {a.size} and {b.size} given; "
-            "use the draws of a joint posterior"
-        )
-    a, b = a[whole], b[whole]
-    figure = new_figure(7.2, 4.8, f"{names[0]} − {names[1]}")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for values, name, colour in ((a, names[0], PALETTE[0]), (b, names[1], PALETTE[1])):
-        _density(upper, values, colour, name, level)
-    _density(lower, a - b, PALETTE[2], "difference", level)
-    lower.axvline(0, color=INK, linewidth=0.9)
-    share = float((a > b).mean())
-    lower.set_title(f"probability that it is positive: {_probability(share, len(a))}", loc="right", fontsize=9)
-    lower.set_xlabel("correlation with the log budget, and difference of correlations")
-    for axes in (upper, lower):
-        axes.set_ylabel("density")
-        axes.grid(axis="x")
-    handles = upper.get_legend_handles_labels()[0] + lower.get_legend_handles_labels()[0]
-    caption(figure, handles, f"Bar: {100 * level:g} % interval; dot: median. {len(a)} draws.")
-    return figure
-
-
-def budget_points(
-    solution: FactorSolution, table: ScoreTable, factor: str, language: str
-) -> BudgetPoints:
+def budget_points(solution: FactorSolution, table: ScoreTable, factor: str, language: str) -> BudgetPoints:
     """Draws of ability and log budget of the solution's models; see `BudgetPoints`.
 
     Raises
@@ -202,26 +155,22 @@ def budget_points(
     x = np.broadcast_to(given, (1, len(given)))
     if "log10_tokens" in solution.draws and language in solution.draws["language"].values:
         place = [str(l) for l in solution.draws["language"].values].index(language)
-        x = solution.stacked("log10_tokens")[:, :, place] + solution.stacked("log10_params") + BILLIONS_SQUARED
+        x = solution.stacked("log10_tokens")[:, :, place] + solution.stacked("log10_params") + BILLIONS
     nothing = tokens == 0 if len(x) == 1 else np.isneginf(x).all(axis=0)
     return BudgetPoints(np.where(np.isfinite(x), x, np.nan), y, np.isfinite(given), nothing)
 
 
-def correlation(points: BudgetPoints, level: float) -> Rho:
+def rho_at_hand(points: BudgetPoints, level: float) -> Rho:
     """Correlation over the models with a published budget, over the draws or with Fisher's interval."""
     x, y = _published(points)
     n = x.shape[1]
     if n < 3:
         return Rho(np.nan, np.nan, np.nan, level, n)
-    r = _correlations(x, y)
-    if len(r) > 1:
-        lower, middle, upper = np.quantile(r, [(1 - level) / 2, 0.5, (1 + level) / 2])
-        return Rho(float(middle), float(lower), float(upper), level, n)
-    if n < 4:
-        return Rho(float(r[0]), np.nan, np.nan, level, n)
-    reach = NormalDist().inv_cdf((1 + level) / 2) / np.sqrt(n - 3)
-    centre = np.arctanh(np.clip(r[0], -1 + 1e-12, 1 - 1e-12))
-    return Rho(float(r[0]), float(np.tanh(centre - reach)), float(np.tanh(centre + reach)), level, n)
+    if len(x) == 1:
+        return Rho(*correlation_interval(x[0], y[0], level), level, n)
+    r = correlate(y[:, :, None], x)[:, 0]
+    lower, middle, upper = np.nanquantile(r, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return Rho(float(middle), float(lower), float(upper), level, n)
 
 
 def _published(points: BudgetPoints) -> tuple[np.ndarray, np.ndarray]:
@@ -231,12 +180,6 @@ def _published(points: BudgetPoints) -> tuple[np.ndarray, np.ndarray]:
     return tuple(  # type: ignore[return-value]
         np.broadcast_to(part[:, keep], (draws, int(keep.sum()))) for part in (points.x, points.y)
     )
-
-
-def _correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    dx, dy = (v - v.mean(axis=1, keepdims=True) for v in (x, y))
-    size = np.sqrt((dx**2).sum(axis=1) * (dy**2).sum(axis=1))
-    return (dx * dy).sum(axis=1) / np.where(size > 0, size, np.nan)
 
 
 def _printed(regression: BudgetRegression | None, factor: str, language: str) -> Rho | None:
@@ -323,7 +266,9 @@ def _band(axes: Axes, points: BudgetPoints, level: float) -> list[Artist]:
         middle = lines[0]
         free = x.shape[1] - 2
         rest = y[0] - y[0].mean() - slope[0] * dx[0]
-        error = np.sqrt((rest**2).sum() / free * (1 / x.shape[1] + (grid - x[0].mean()) ** 2 / (dx[0] ** 2).sum()))
+        error = np.sqrt(
+            (rest**2).sum() / free * (1 / x.shape[1] + (grid - x[0].mean()) ** 2 / (dx[0] ** 2).sum())
+        )
         reach = student.ppf((1 + level) / 2, free) * error
         lower, upper = middle - reach, middle + reach
         words = f"least-squares line, {100 * level:g} % confidence band"
@@ -356,24 +301,10 @@ def _names(axes: Axes, x: Interval, y: Interval, published: np.ndarray, models: 
     spread = np.nanstd(place) if np.isfinite(place).any() else 0.0
     far = np.nan_to_num((place - np.nanmean(place)) / spread) if spread > 0 else np.zeros(len(place))
     order = np.lexsort((-(far**2 + np.nan_to_num(y.mean) ** 2), ~published))
-    bars = [np.column_stack([x.lower, y.mean, x.upper, y.mean]), np.column_stack([place, y.lower, place, y.upper])]
+    bars = [
+        np.column_stack([x.lower, y.mean, x.upper, y.mean]),
+        np.column_stack([place, y.lower, place, y.upper]),
+    ]
     colours = [INK if known else FAINT for known in published]
     labels = [short(m, 26) for m in models]
     name_points(axes, place, y.mean, labels, colours, order=order, lines=np.concatenate(bars))
-
-
-def _density(axes: Axes, values: np.ndarray, colour: str, name: str, level: float) -> None:
-    lower, middle, upper = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2])
-    label = f"{name}: {middle:.2f} [{lower:.2f}, {upper:.2f}]".replace("-0", "−0")
-    bins = max(10, min(50, len(values) // 20))
-    height = axes.hist(values, bins=bins, density=True, color=colour, alpha=0.45, label=label)[0].max()
-    axes.hlines(-0.05 * height, lower, upper, color=colour, linewidth=3)
-    axes.plot(middle, -0.05 * height, "o", color=colour, markersize=6, markeredgecolor="white")
-
-
-def _probability(share: float, draws: int) -> str:
-    """Never 0 or 1: the draws cannot say so."""
-    least = 1 / draws
-    if share < least:
-        return f"below {least:.2g}"
-    return f"above {1 - least:.4g}" if share > 1 - least else f"{share:.3f}"

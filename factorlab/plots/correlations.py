@@ -59,7 +59,9 @@ def label_cells(
     size: float = 8.0,
 ) -> None:
     """Names of the columns and rows of a heatmap, each in its colour."""
-    axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_xticks(
+        range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor", fontsize=size
+    )
     axes.set_yticks(range(len(rows)), rows, fontsize=size)
     axes.tick_params(length=0)
     for text, colour in zip(axes.get_xticklabels(), column_colours, strict=True):

@@ -53,7 +53,9 @@ def interval(draws: np.ndarray, level: float = 0.94) -> Interval:
 
 def check_level(level: float) -> None:
     if not 0 < level <= 1:
-        raise InputError(f"level {level} is no probability of an interval; give one between 0 and 1, e.g. 0.94")
+        raise InputError(
+            f"level {level} is no probability of an interval; give one between 0 and 1, e.g. 0.94"
+        )
 
 
 def solution_interval(solution: FactorSolution, name: str, level: float = 0.94) -> Interval:
@@ -120,7 +122,13 @@ def same_labels(first: Sequence[str], second: Sequence[str], what: str) -> list[
 
 
 def horizontal_bars(
-    axes: Axes, shown: Interval, rows: np.ndarray, colour: str, marker: str = "o", label: str = "", size: float = 4.5
+    axes: Axes,
+    shown: Interval,
+    rows: np.ndarray,
+    colour: str,
+    marker: str = "o",
+    label: str = "",
+    size: float = 4.5,
 ) -> None:
     """Points with horizontal intervals, one a row."""
     bars = np.isfinite(shown.lower) & np.isfinite(shown.upper)

@@ -119,7 +119,10 @@ def _spot(
 
 def _crossings(box: Box, others: np.ndarray) -> int:
     apart = (
-        (others[:, 2] <= box[0]) | (others[:, 0] >= box[2]) | (others[:, 3] <= box[1]) | (others[:, 1] >= box[3])
+        (others[:, 2] <= box[0])
+        | (others[:, 0] >= box[2])
+        | (others[:, 3] <= box[1])
+        | (others[:, 1] >= box[3])
     )
     return int((~apart).sum())
 

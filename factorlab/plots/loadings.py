@@ -134,7 +134,9 @@ def loadings_forest(
         if not all(is_identified(s, s.factors.index(factor)) for s in solutions if factor in s.factors):
             mark_not_identified(axes)
     handles = [
-        Line2D([], [], color=SOLUTION_COLOURS[s % 6], marker=MARKERS[s % len(MARKERS)], markersize=5, label=word)
+        Line2D(
+            [], [], color=SOLUTION_COLOURS[s % 6], marker=MARKERS[s % len(MARKERS)], markersize=5, label=word
+        )
         for s, word in enumerate(words)
     ]
     caption(figure, [*handles, *names.legend], "Loading: correlation of benchmark and ability.")

@@ -64,7 +64,9 @@ def scores_by_group(
         name_rows(axes, [names.labels[p] for p in part], [names.colours[p] for p in part])
         _bubbles(axes, values[:, part], errors[:, part], groups, area)
         axes.set_xlabel(xlabel)
-    errors_known = "Line: ± 1 standard error." if np.isfinite(errors).any() else "Standard errors are unknown."
+    errors_known = (
+        "Line: ± 1 standard error." if np.isfinite(errors).any() else "Standard errors are unknown."
+    )
     tick = "Black tick: median of the group. " if len(groups.names) > 1 else ""
     caption(figure, [*groups.legend(), *names.legend, *_size_legend(table)], f"{tick}{errors_known}")
     return figure
@@ -118,9 +120,7 @@ def _size_legend(table: ScoreTable) -> list[Line2D]:
     ]  # fmt: skip
 
 
-def _bubbles(
-    axes: Axes, values: np.ndarray, errors: np.ndarray, groups: Groups, area: np.ndarray
-) -> None:
+def _bubbles(axes: Axes, values: np.ndarray, errors: np.ndarray, groups: Groups, area: np.ndarray) -> None:
     """One band a group within each benchmark's row."""
     n_groups = len(groups.names)
     for g in range(n_groups):
@@ -136,4 +136,6 @@ def _bubbles(
             )  # fmt: skip
             if np.isfinite(x).sum() > 1 and n_groups > 1:
                 half = 0.42 / n_groups
-                axes.vlines(np.nanmedian(x), j + offset - half, j + offset + half, color="black", linewidth=1.2)
+                axes.vlines(
+                    np.nanmedian(x), j + offset - half, j + offset + half, color="black", linewidth=1.2
+                )

@@ -190,7 +190,7 @@ def group_models(models: Sequence[str], table: ScoreTable | None, by: str = "gro
 
 
 def language_name(code: str) -> str:
-    """"Japanese" for "ja"; a code that is not known stands for itself."""
+    """ "Japanese" for "ja"; a code that is not known stands for itself."""
     return LANGUAGES.get(code, code)
 
 
@@ -227,14 +227,15 @@ def benchmark_names(benchmarks: Sequence[str], table: ScoreTable | None, width: 
         language = {str(b): str(v) for b, v in table.benchmarks["language"].items() if not pd.isna(v)}
     many = len(colours) > len(PALETTE)
     labels = [
-        f"{short(b, width)} ({language[b]})" if many and b in language else short(b, width) for b in benchmarks
+        f"{short(b, width)} ({language[b]})" if many and b in language else short(b, width)
+        for b in benchmarks
     ]
     present = [c for c in colours if c in {language.get(b) for b in benchmarks}]
     handles = [
         Line2D([], [], linestyle="none", marker="s", color=colours[c], label=f"{language_name(c)} benchmark")
         for c in present
     ]
-    shown = handles if 2 <= len(present) and not many else []
+    shown = handles if len(present) >= 2 and not many else []
     return BenchmarkNames(labels, [colours.get(language.get(b, ""), INK) for b in benchmarks], shown)
 
 

@@ -30,13 +30,25 @@ def scree(parallel: ParallelAnalysis, *, most: int = 20) -> Figure:
     axes = figure.subplots()
     colours = [PALETTE[1] if k < kept else "#b5c7d6" for k in range(n)]
     axes.bar(component, value, color=colours, width=0.7, label="data")
-    axes.plot(component, parallel.reference_mean[:n], color=PALETTE[0], marker="o", markersize=3, label="noise, mean")
+    axes.plot(
+        component,
+        parallel.reference_mean[:n],
+        color=PALETTE[0],
+        marker="o",
+        markersize=3,
+        label="noise, mean",
+    )
     quantile = f"noise, {100 * parallel.level:g} % quantile"
     axes.plot(component, parallel.reference_quantile[:n], color=PALETTE[0], linestyle="--", label=quantile)
     for k in range(min(n, max(kept + 2, 5))):
         top = max(value[k], parallel.reference_quantile[k])
         axes.annotate(
-            f"{share[k]:.1f} %", (component[k], top), (0, 5), textcoords="offset points", ha="center", fontsize=7.5
+            f"{share[k]:.1f} %",
+            (component[k], top),
+            (0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
         )
     axes.set(xlabel=f"component (first {n} of {len(share)})" if n < len(share) else "component")
     axes.set_ylabel("eigenvalue (variance, in benchmarks)")
