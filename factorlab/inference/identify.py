@@ -45,20 +45,21 @@ def varimax(
     rotation : ndarray, (..., factor, factor)
         Orthogonal; ``rotated = loading @ rotation``.
     """
-    n_factors = loading.shape[-1]
-    rotation = np.broadcast_to(np.eye(n_factors), (*loading.shape[:-2], n_factors, n_factors)).copy()
-    if n_factors < 2:
-        return loading.copy(), rotation
-    rows = loading / _row_norm(loading) if normalize else loading
-    size = np.zeros(loading.shape[:-2])
+    *stack, n_rows, n_factors = loading.shape
+    rows = (loading / _row_norm(loading) if normalize else loading).reshape(-1, n_rows, n_factors)
+    rotations = np.broadcast_to(np.eye(n_factors), (len(rows), n_factors, n_factors)).copy()
+    size = np.zeros(len(rows))
+    active = np.arange(len(rows)) if n_factors > 1 else np.arange(0)  # matrices that still turn
     for _ in range(max_steps):
-        turned = rows @ rotation
-        target = turned**3 - turned * np.mean(turned**2, axis=-2, keepdims=True)
-        left, singular, right = np.linalg.svd(_t(rows) @ target)
-        rotation = left @ right
-        before, size = size, singular.sum(axis=-1)
-        if np.all(size <= before * (1 + tolerance)):
+        if not len(active):
             break
+        turned = rows[active] @ rotations[active]
+        target = turned**3 - turned * np.mean(turned**2, axis=-2, keepdims=True)
+        left, singular, right = np.linalg.svd(_t(rows[active]) @ target)
+        rotations[active] = left @ right
+        before, size[active] = size[active], singular.sum(axis=-1)
+        active = active[size[active] > before * (1 + tolerance)]
+    rotation = rotations.reshape(*stack, n_factors, n_factors)
     return loading @ rotation, rotation
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy.optimize import minimize
 from scipy.stats import chi2 as chi2_distribution
+from threadpoolctl import threadpool_limits
 
 from factorlab.errors import InputError
 from factorlab.inference.identify import PromaxConvention, fix_signs, promax, varimax
@@ -251,18 +252,20 @@ def _search(correlation: np.ndarray, factors: int, lower: float) -> _Optimum:
     rng = np.random.default_rng(_START_SEED)
     starts = [specific, (1 - 0.5 * factors / size) * specific, np.full(size, 0.5)]
     starts += list(rng.uniform(0.05, 0.95, size=(_RANDOM_STARTS, size)))
-    results = [
-        minimize(
-            _discrepancy,
-            np.clip(start, lower, 1.0),
-            args=(correlation, factors),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(lower, 1.0)] * size,
-            options={"maxiter": 5000, "maxfun": 50_000, "ftol": 1e-13, "gtol": 1e-8},
-        )
-        for start in starts
-    ]
+    # Matrices this small are slower on several threads: by a factor of 200 on a busy machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        results = [
+            minimize(
+                _discrepancy,
+                np.clip(start, lower, 1.0),
+                args=(correlation, factors),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=[(lower, 1.0)] * size,
+                options={"maxiter": 5000, "maxfun": 50_000, "ftol": 1e-13, "gtol": 1e-8},
+            )
+            for start in starts
+        ]
     values = np.array([result.fun for result in results])
     best = results[int(np.argmin(values))]
     n_optima = 1 + int(np.sum(np.diff(np.sort(values)) > 1e-4))
