@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
 from factorlab.health import KINDS, check
 from factorlab.health_text import TITLES, report_lines
 from factorlab.scores import read_scores, table_from_frames
