@@ -120,10 +120,20 @@ def _tidy_column(column: pd.Series, missing: frozenset[str], may_be_numbers: boo
     text = column.map(lambda v: v.strip() if isinstance(v, str) else v).astype(object)
     text = text.mask(text.isna() | text.map(lambda v: isinstance(v, str) and v.lower() in missing), np.nan)
     if may_be_numbers and text.notna().any() and not text.map(lambda v: isinstance(v, bool)).any():
-        numbers = pd.to_numeric(text, errors="coerce")
+        numbers = text.map(_number).astype(float)
         if (numbers.notna() == text.notna()).all():
-            return numbers.astype(float)
+            return numbers
     return text
+
+
+def _number(cell: object) -> float:
+    """A cell as a float, correctly rounded (pandas.to_numeric may be off by a bit); NaN for any other text."""
+    if isinstance(cell, str) and "_" in cell:  # float() reads 1_000
+        return np.nan
+    try:
+        return float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _read_parquet(source: Path) -> pd.DataFrame:

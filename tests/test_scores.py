@@ -470,6 +470,14 @@ def test_select_says_what_there_is(arguments, message):
         table_from_frames(wide(X=[0.1, 0.2, 0.3]), models).select(**arguments)
 
 
+def test_numbers_of_a_csv_are_read_to_the_last_bit(tmp_path):
+    values = np.random.default_rng(0).uniform(size=2000)
+    table = read_scores(
+        csv(tmp_path, "model,X\n" + "".join(f"m{i},{v!r}\n" for i, v in enumerate(values.tolist())))
+    )
+    np.testing.assert_array_equal(table.scores[:, 0], values)
+
+
 def test_models_may_be_called_7_or_na(tmp_path):
     table = read_scores(csv(tmp_path, "model,benchmark,score\n7,NA,0.5\n1e5,NA,0.6\nnull,NA,0.7\n"))
     assert table.model_names == ["7", "1e5", "null"]
