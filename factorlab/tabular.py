@@ -127,7 +127,7 @@ def _tidy_column(column: pd.Series, missing: frozenset[str], may_be_numbers: boo
 
 
 def _number(cell: object) -> float:
-    """A cell as a float, correctly rounded (pandas.to_numeric may be off by a bit); NaN for any other text."""
+    """A cell as a float, correctly rounded (pandas.to_numeric may be off by a bit); NaN for other text."""
     if isinstance(cell, str) and "_" in cell:  # float() reads 1_000
         return np.nan
     try:
