@@ -53,7 +53,7 @@ def ability_intervals(
     by: str = "group",
     level: float = 0.94,
 ) -> Figure:
-    """Ability of each model on each factor with its interval, by group, the ablest on the first factor on top.
+    """Ability of each model on each factor with its interval, by group, highest on the first factor on top.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def ability_intervals(
         name_rows(axes, names if axes is panels[0] else [""] * len(order))
         axes.axvline(0, color=FAINT, linewidth=0.8)
         axes.set(title=solution.factors[k], xlabel=UNIT)
-        _group_bars(axes, Interval(*(part[order, k] for part in shown)), groups, groups.index[order])
-        for row in np.flatnonzero(np.diff(groups.index[order])):
+        _group_bars(axes, Interval(*(part[order, k] for part in shown)), groups, groups.member[order])
+        for row in np.flatnonzero(np.diff(groups.member[order])):
             axes.axhline(row + 0.5, color=FAINT, linewidth=0.6)
         if not is_identified(solution, k):
             mark_not_identified(axes)
@@ -143,7 +143,8 @@ def ability_against_scores(
             mark_not_identified(axes)
     for axes in panels[len(chosen) :]:
         axes.remove()
-    bars = f"Bars: {interval_words(solution, level)} of the ability, {100 * level:g} % of the score's sampling error."
+    share = f"{100 * level:g} %"
+    bars = f"Bars: {interval_words(solution, level)} of the ability, {share} of the score's sampling error."
     caption(figure, [*groups.legend(), *names.legend], bars)
     return figure
 
@@ -179,7 +180,7 @@ def rank_intervals(
     figure = new_figure(7.0, 1.7 + ROW * len(order), title)
     axes = figure.subplots()
     name_rows(axes, [short(models[i]) for i in order])
-    _group_bars(axes, shown.take(order), groups, groups.index[order])
+    _group_bars(axes, shown.take(order), groups, groups.member[order])
     axes.set(xlabel=f"rank on {factor} (1 = highest ability)", xlim=(0, len(models) + 1))
     if not is_identified(solution, k):
         mark_not_identified(axes)
@@ -242,7 +243,7 @@ def _order_probabilities(figure: Figure, axes: Axes, above: np.ndarray, names: l
     axes.tick_params(length=0)
     axes.set_title("probability that the row's model is above the column's")
     if len(names) <= 15:
-        for i, j in zip(*np.triu_indices(len(names), 1), strict=True):
+        for i, j in zip(*map(np.ndarray.tolist, np.triu_indices(len(names), 1)), strict=True):
             colour = "white" if above[i, j] > 0.8 else INK
             axes.text(j, i, f"{above[i, j]:.2f}", ha="center", va="center", fontsize=6, color=colour)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
@@ -279,7 +280,7 @@ def _strongest(solution: FactorSolution, k: int, benchmarks: Sequence[str] | Non
 
 def _grouped_order(value: np.ndarray, groups: Groups) -> np.ndarray:
     """Groups in their order, within each the highest first; models without a value last."""
-    return np.lexsort((-np.nan_to_num(value, nan=-np.inf), groups.index))
+    return np.lexsort((-np.nan_to_num(value, nan=-np.inf), groups.member))
 
 
 def _group_bars(axes: Axes, shown: Interval, groups: Groups, index: np.ndarray) -> None:
@@ -291,7 +292,7 @@ def _group_bars(axes: Axes, shown: Interval, groups: Groups, index: np.ndarray) 
 def crosses(axes: Axes, x: Interval, y: Interval, groups: Groups) -> None:
     """Points with bars both ways, by group."""
     for g, (colour, marker) in enumerate(zip(groups.colours, groups.markers, strict=True)):
-        pick = groups.index == g
+        pick = groups.member == g
         axes.hlines(y.mean[pick], x.lower[pick], x.upper[pick], color=colour, linewidth=0.8, alpha=0.5)
         axes.vlines(x.mean[pick], y.lower[pick], y.upper[pick], color=colour, linewidth=0.8, alpha=0.5)
         axes.plot(

@@ -168,8 +168,8 @@ def prior_sensitivity(frame: pd.DataFrame, *, reference: str | None = None) -> F
 
 
 def _growth(change: float, language: str) -> str:
-    """Times as many tokens, as "Japanese ×63"; nothing where there was no change."""
-    if np.isnan(change) or abs(change) < 1e-6:
+    """Times as many tokens, as "Japanese ×46"; nothing where they are as good as the same."""
+    if np.isnan(change) or abs(change) < 0.02:
         return ""
     if np.isposinf(change):
         return f"{language_name(language)} from none"
@@ -177,7 +177,7 @@ def _growth(change: float, language: str) -> str:
     return (
         f"{language_name(language)} ×{times:.0f}"
         if times >= 10
-        else f"{language_name(language)} ×{times:.2g}"
+        else f"{language_name(language)} ×{times:.1f}"
     )
 
 
@@ -185,9 +185,10 @@ def _density(axes: Axes, values: np.ndarray, colour: str, name: str, level: floa
     lower, middle, upper = np.quantile(values, [(1 - level) / 2, 0.5, (1 + level) / 2])
     label = f"{name}: {middle:.2f} [{lower:.2f}, {upper:.2f}]".replace("-0", "−0")
     bins = max(10, min(50, len(values) // 20))
-    height = axes.hist(values, bins=bins, density=True, color=colour, alpha=0.45, label=label)[0].max()
-    axes.hlines(-0.05 * height, lower, upper, color=colour, linewidth=3)
-    axes.plot(middle, -0.05 * height, "o", color=colour, markersize=6, markeredgecolor="white")
+    height = axes.hist(values, bins=bins, density=True, color=colour, alpha=0.45, label=label)[0]
+    low = -0.05 * float(np.max(height))
+    axes.hlines(low, lower, upper, color=colour, linewidth=3)
+    axes.plot(middle, low, "o", color=colour, markersize=6, markeredgecolor="white")
 
 
 def _probability(share: float, draws: int) -> str:

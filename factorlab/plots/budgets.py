@@ -90,9 +90,9 @@ def ability_against_budget(
 ) -> Figure:
     """A factor's ability against log10(parameters x tokens), with error bars both ways.
 
-    From a posterior that holds token counts, bars and band are its draws: the band is that of the least-squares
-    line of every draw over the models with a published budget. From other solutions the budget is the published
-    one and the band is the 0.94 (`level`) confidence band of ordinary least squares.
+    From a posterior that holds token counts, bars and band are its draws: the band is that of the
+    least-squares line of every draw over the models with a published budget. From other solutions the
+    budget is the published one and the band is the confidence band of ordinary least squares.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def budget_points(solution: FactorSolution, table: ScoreTable, factor: str, lang
         place = [str(l) for l in solution.draws["language"].values].index(language)
         x = solution.stacked("log10_tokens")[:, :, place] + solution.stacked("log10_params") + BILLIONS
     nothing = tokens == 0 if len(x) == 1 else np.isneginf(x).all(axis=0)
-    return BudgetPoints(np.where(np.isfinite(x), x, np.nan), y, np.isfinite(given), nothing)
+    return BudgetPoints(np.where(np.isfinite(x), x, np.nan), y, np.isfinite(given), np.asarray(nothing))
 
 
 def rho_at_hand(points: BudgetPoints, level: float) -> Rho:
@@ -191,7 +191,8 @@ def _printed(regression: BudgetRegression | None, factor: str, language: str) ->
     if row.empty:
         return None
     one = row.iloc[0]
-    return Rho(*(float(one[c]) for c in ("median", "lower", "upper", "level")), int(one["n"]))
+    value, lower, upper, level = (float(one[c]) for c in ("median", "lower", "upper", "level"))
+    return Rho(value, lower, upper, level, int(one["n"]))
 
 
 def _budget_name(language: str) -> str:
@@ -211,7 +212,7 @@ def _panel(figure: Figure, points: BudgetPoints, x: Interval, y: Interval, group
     axes.grid()
     for g, (colour, marker) in enumerate(zip(groups.colours, groups.markers, strict=True)):
         for known in (True, False):
-            pick = (groups.index == g) & (points.published == known) & ~lost
+            pick = (groups.member == g) & (points.published == known) & ~lost
             alpha = 0.6 if known else 0.3
             axes.hlines(y.mean[pick], x.lower[pick], x.upper[pick], color=colour, linewidth=1, alpha=alpha)
             axes.vlines(x.mean[pick], y.lower[pick], y.upper[pick], color=colour, linewidth=1, alpha=alpha)
@@ -236,7 +237,7 @@ def _limits(axes: Axes, points: BudgetPoints, x: Interval) -> None:
 def _strip(axes: Axes, lost: np.ndarray, zero: np.ndarray, y: Interval, groups: Groups) -> None:
     places = np.where(zero, 0.0, 1.0)
     for g, (colour, marker) in enumerate(zip(groups.colours, groups.markers, strict=True)):
-        pick = lost & (groups.index == g)
+        pick = lost & (groups.member == g)
         axes.vlines(places[pick], y.lower[pick], y.upper[pick], color=colour, linewidth=1, alpha=0.3)
         axes.plot(
             places[pick], y.mean[pick], linestyle="none", marker=marker, markersize=5.5, color=colour,

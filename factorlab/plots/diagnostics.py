@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.stats import rankdata
 
 from factorlab.errors import InputError
@@ -68,7 +69,7 @@ def convergence(solution: FactorSolution) -> Figure:
         _strip(axes, table, groups, values, bad)
         axes.axvline(goal, color=PALETTE[0], linestyle="--", linewidth=1)
         if column != "rhat":
-            axes.set_xscale("log")
+            _plain_log(axes)
         axes.set_xlabel(word)
         axes.set_title(
             f"goal {'≤' if column == 'rhat' else '≥'} {goal:g}", loc="right", fontsize=8, color=PALETTE[0]
@@ -93,8 +94,8 @@ def chain_ranks(solution: FactorSolution, quantities: Sequence[str] | None = Non
     solution : FactorSolution
         Of several draws.
     quantities : sequence of str, optional
-        Names such as "noise_sd[MMLU]" or "loading[MMLU, PC1]"; not given, the eigenvalues of the common part and
-        the unique noise with the fewest effective draws, which no rotation changes.
+        Names such as "noise_sd[MMLU]" or "loading[MMLU, PC1]"; not given, the eigenvalues of the
+        common part and the unique noise with the fewest effective draws, which no rotation changes.
 
     Raises
     ------
@@ -158,7 +159,8 @@ def axis_identification(solution: FactorSolution, *, level: float = 0.94) -> Fig
     name_rows(right, [""] * len(rows))
     size = interval(eigenvalue, level)
     horizontal_bars(left, size, rows, PALETTE[1])
-    left.set(xlabel="eigenvalue (variance, in benchmarks)", title="size of the axis", xscale="log")
+    left.set(xlabel="eigenvalue (variance, in benchmarks)", title="size of the axis")
+    _plain_log(left)
     drawn = [(own, PALETTE[1], "typical axis of the draws", MARKERS[0])]
     if reference is not None:
         drawn.append((reference, PALETTE[4], "axis of PCA", MARKERS[1]))
@@ -166,7 +168,11 @@ def axis_identification(solution: FactorSolution, *, level: float = 0.94) -> Fig
         offset = 0.0 if len(drawn) == 1 else 0.3 * (s - 0.5)
         shown = interval(cosine, level)
         horizontal_bars(right, shown._replace(mean=np.median(cosine, axis=0)), rows + offset, colour, marker)
-    right.set(xlabel="|cosine| with (median and interval)", title="does it stay put?", xlim=(-0.02, 1.04))
+    right.set(
+        xlabel="|cosine| of a draw's axis (median and interval)",
+        title="does it stay put?",
+        xlim=(-0.02, 1.04),
+    )
     for k in np.flatnonzero([not is_identified(solution, k) for k in range(len(rows))]):
         for axes in (left, right):
             axes.axhspan(
@@ -194,6 +200,14 @@ def _axes(solution: FactorSolution) -> tuple[np.ndarray, np.ndarray, np.ndarray 
     return (loading**2).sum(axis=1), np.abs(congruence(loading, typical)), None
 
 
+def _plain_log(axes: Axes) -> None:
+    """A log scale with ticks such as 500, 1000, 2000."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _verdict(problems: Sequence[str], divergences: int) -> str:
     if not problems and not divergences:
         return "Convergence: the chains agree"
@@ -216,8 +230,8 @@ def _strip(axes: Axes, table: pd.DataFrame, groups: list[str], values: np.ndarra
         for keep, colour, marker in looks:
             pick = keep[member]
             axes.plot(
-                values[member][pick], height[pick], linestyle="none", marker=marker, markersize=3, color=colour,
-                alpha=0.65, markeredgewidth=0,
+                values[member][pick], height[pick], linestyle="none", marker=marker, markersize=3,
+                color=colour, alpha=0.65, markeredgewidth=0,
             )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 
 # Where a name may stand relative to its point: direction, then distance in points.
 _DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
-_DISTANCES = (5.0, 11.0, 18.0)
+_DISTANCES = (5.0, 11.0, 18.0, 27.0)
 
 Box = tuple[float, float, float, float]
 

@@ -101,7 +101,7 @@ def loadings_forest(
     Parameters
     ----------
     solutions : sequence of FactorSolution
-        E.g. resampled PCA and a posterior. A factor is hatched when the last that has it does not identify it.
+        E.g. resampled PCA and a posterior. A factor is hatched when one of them does not identify it.
     table : ScoreTable, optional
         For the languages of the benchmarks.
     factors : sequence of str, optional
@@ -185,7 +185,9 @@ def leave_one_out_loadings(
         axes.plot(mean, rows, linestyle="none", marker="o", markersize=3.5, color=INK)
         axes.plot(draws[far], far[1], marker="o", markersize=9, markerfacecolor="none", color=PALETTE[0])
         axes.set_title(f"without {short(who, 26)}", loc="right", fontsize=7.5, color=PALETTE[0])
-    note = "Black: mean ± 1 sd over the fits. Blue ticks: one fit each. Ring: the largest move, and who was left out."
+    note = (
+        "Black: mean ± 1 sd over the fits. Blue: one fit each. Ring: the largest move, and who was left out."
+    )
     caption(figure, names.legend, f"Loading: correlation of benchmark and ability. {note}")
     return figure
 

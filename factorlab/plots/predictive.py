@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from factorlab.errors import InputError
 from factorlab.inference.solution import FactorSolution
@@ -141,7 +142,8 @@ def predictive_correlations(
         )
         axes.plot(
             observed[pick], shown.mean[pick], linestyle="none", marker="o" if word == "inside" else "s",
-            markersize=3.5, color=colour, label=f"{word} the {100 * level:g} % interval: {int(pick.sum())} pairs",
+            markersize=3.5, color=colour,
+            label=f"{word} the {100 * level:g} % interval: {int(pick.sum())} pairs",
         )  # fmt: skip
     axes.axline((0, 0), slope=1, color=FAINT, linewidth=0.8, zorder=0)
     axes.set(xlabel="observed correlation", ylabel="replicated correlation (mean and interval)")
@@ -205,7 +207,7 @@ def predictive_floor(
     handles = [
         Line2D([], [], marker="o", color=INK, linestyle="none", label="observed"),
         Line2D(
-            [], [], marker="s", color=PALETTE[0], linestyle="none", label="observed, outside the interval"
+            [], [], marker="D", color=PALETTE[3], linestyle="none", label="observed, outside the interval"
         ),
         Line2D(
             [], [], color=PALETTE[1], linewidth=4, alpha=0.5, label=f"replicated, {100 * level:g} % interval"
@@ -282,6 +284,7 @@ def predictive_outliers(
     )
     figure.colorbar(image, ax=right, aspect=35, extend="both").set_label("residual (predictive sd)")
     words = f"Blue: {100 * level:g} % of replicated scores; squares lie above it."
+    words += " The fit has seen these scores: residuals run small."
     caption(figure, names.legend, f"{words}{' Ring: a score of exactly zero.' if len(at) else ''}")
     return figure
 
@@ -319,7 +322,8 @@ def _floor_counts(axes: Axes, made: Replicates, limit: np.ndarray, pick: np.ndar
     axes.plot(shown.mean, rows, linestyle="none", marker="|", markersize=7, color=PALETTE[1])
     out = (observed < shown.lower) | (observed > shown.upper)
     axes.plot(observed[~out], rows[~out], linestyle="none", marker="o", markersize=4.5, color=INK)
-    axes.plot(observed[out], rows[out], linestyle="none", marker="s", markersize=5.5, color=PALETTE[0])
+    axes.plot(observed[out], rows[out], linestyle="none", marker="D", markersize=5.5, color=PALETTE[3])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.set_xlim(-0.5, max(3.0, 1.1 * max(float(observed.max()), float(np.nanmax(shown.upper)))))
 
 

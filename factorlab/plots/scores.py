@@ -34,8 +34,8 @@ def scores_by_group(
 ) -> Figure:
     """Scores by benchmark and group of models; the area of a bubble is the number of parameters.
 
-    Lines through the bubbles are plus and minus one standard error, the tick is the median of the group. Scores
-    on very different scales are shown standardised.
+    Lines through the bubbles are plus and minus one standard error, the tick is the median of the group.
+    Scores on very different scales are shown standardised.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _bubbles(axes: Axes, values: np.ndarray, errors: np.ndarray, groups: Groups,
     """One band a group within each benchmark's row."""
     n_groups = len(groups.names)
     for g in range(n_groups):
-        member = groups.index == g
+        member = groups.member == g
         offset = ((g + 0.5) / n_groups - 0.5) * 0.84
         for j in range(values.shape[1]):
             x, se = values[member, j], errors[member, j]

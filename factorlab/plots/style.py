@@ -1,8 +1,8 @@
 """What all figures share: fonts, palette, colours of languages and groups, panels, saving.
 
-Nothing here changes matplotlib's global settings: figures are drawn inside `matplotlib.rc_context`, and the font
-with Japanese glyphs is added to the font manager without importing the package that carries it (its import
-would set rcParams).
+Nothing here changes matplotlib's global settings: figures are drawn inside `matplotlib.rc_context`, and the
+font with Japanese glyphs is added to the font manager without importing the package that carries it (its
+import would set rcParams).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib
 import numpy as np
@@ -39,7 +39,8 @@ FAINT = "#8a8a8a"
 DPI = 150
 
 LANGUAGES = {
-    "ar": "Arabic", "bn": "Bengali", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
+    "ar": "Arabic", "bn": "Bengali", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
+    "en": "English",
     "es": "Spanish", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian",
     "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "no": "Norwegian",
     "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "sw": "Swahili",
@@ -60,7 +61,7 @@ def font_families() -> list[str]:
     return families
 
 
-def settings() -> dict[str, object]:
+def settings() -> dict[Any, Any]:
     """The rcParams every figure is drawn and saved under."""
     return {
         "font.family": font_families(),
@@ -102,6 +103,9 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 def new_figure(width: float, height: float, title: str = "") -> Figure:
     """An empty figure, inches; the title stands at its upper left."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(w_pad=0.07, h_pad=0.06)  # type: ignore[call-arg]
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
@@ -156,12 +160,13 @@ class Groups(NamedTuple):
     ----------
     names : list of str
         In order of first appearance; one empty name when nothing is declared.
-    index : ndarray of int, (model,)
+    member : ndarray of int, (model,)
+        Which group each model is in.
     colours, markers : list of str, (group,)
     """
 
     names: list[str]
-    index: np.ndarray
+    member: np.ndarray
     colours: list[str]
     markers: list[str]
 
@@ -240,7 +245,7 @@ def benchmark_names(benchmarks: Sequence[str], table: ScoreTable | None, width: 
 
 
 def short(name: str, width: int = 34) -> str:
-    """The name, its middle left out when it is longer than ``width`` characters (wide glyphs count double)."""
+    """The name, its middle left out when it is longer than ``width`` characters (wide ones count 2)."""
     if sum(2 if ord(c) > 0x2E7F else 1 for c in name) <= width:
         return name
     scale = 1 if all(ord(c) <= 0x2E7F for c in name) else 2
@@ -268,8 +273,7 @@ def mark_not_identified(axes: Axes) -> None:
         hatch="///", linewidth=0, zorder=-2,
     )  # fmt: skip
     axes.add_patch(cover)
-    note = {"fontsize": 8, "style": "italic", "color": "#6a6a6a"}
-    axes.set_title("not identified", loc="right", **note)
+    axes.set_title("not identified", loc="right", fontsize=8, style="italic", color="#6a6a6a")
 
 
 def caption(figure: Figure, handles: Sequence[Artist], note: str = "") -> None:
@@ -282,7 +286,8 @@ def caption(figure: Figure, handles: Sequence[Artist], note: str = "") -> None:
         return
     width = max(len(str(h.get_label())) for h in handles)
     legend = figure.legend(
-        handles=list(handles), loc="outside lower left", ncols=min(max(1, int(room / (width + 6))), len(handles)),
-        title=lines or None, title_fontsize=7.5, alignment="left", borderaxespad=0.3,
+        handles=list(handles), loc="outside lower left", borderaxespad=0.3,
+        ncols=min(max(1, int(room / (width + 6))), len(handles)), title=lines or None,
+        title_fontsize=7.5, alignment="left",
     )  # fmt: skip
     legend.get_title().set_color("#555555")
