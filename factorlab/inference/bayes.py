@@ -118,7 +118,8 @@ def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
         theta_i = B' x_i + a_i + u_i,           u_i ~ Normal(0, I_K)
         x_i     = [log10 N_i, log10 D_il, ...]  standardised by constants;  or log10(N_i D_il)
         a_i     = root effect of the family + sum of the steps passed on along the tree
-        Lambda = H S,  H uniform on the K-frames of R^J,  S_kl ~ Normal(0, tau_lambda^2)  (K x K)
+        Lambda = H S,  H uniform on the K-frames of R^J,  S (K x K) ~ Normal(0, tau_lambda^2) times
+                       |S'S / J + small^2 I|^(-K/2)
         B_pk ~ Normal(0, tau_B^2),  tau half-normal
         mu_j ~ Normal(0, mean_sd^2),  psi_j ~ LogNormal,  delta_g ~ HalfNormal
         log10 D: counts with error by status, unknown counts latent, added along the tree
@@ -130,7 +131,10 @@ def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
     Independent normal loadings would be a strong prior on the sizes of the factors: the volume element
     of Lambda = H S is |S'S|^((J-K)/2), so all K singular values crowd together, and the residual
     variance of the abilities (so R^2 on the budgets) is pushed about by a prior that nobody meant. The
-    potential -(J-K)/2 log|Lambda'Lambda| cancels that element and leaves S a K x K normal matrix.
+    potential -(J-K)/2 log|Lambda'Lambda| cancels that element. S'S is the covariance of what budgets
+    leave unexplained; a normal S alone gives it density |S'S|^(-1/2), and the second term brings
+    that to Jeffreys' |S'S|^(-(K+1)/2) for factors with root mean square loading above ``small``,
+    below which it is flat, so that the prior is proper.
 
     Loadings are free: the posterior is invariant under rotation and is oriented after sampling
     (`factorlab.inference.orientation`).
@@ -156,8 +160,8 @@ def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
     with pm.Model() as model:
         loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
         raw = pm.Normal("loading_raw", 0.0, 1.0, shape=(n_benchmarks, k))
-        pm.Potential("loading_volume", _volume(raw, n_benchmarks, k))
         loading = pm.Deterministic("loading", loading_sd * raw)
+        pm.Potential("loading_volume", _volume(raw, loading, n_benchmarks, k, p.small_loading))
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
         noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)
         pair_sd = (
@@ -189,12 +193,20 @@ def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
     return model
 
 
-def _volume(raw: Any, n_benchmarks: int, k: int) -> Any:
-    """-(J - K)/2 log|Lambda' Lambda|: cancels the volume element of Lambda = H S."""
+def _volume(raw: Any, loading: Any, n_benchmarks: int, k: int, small: float) -> Any:
+    """-(J - K)/2 log|Lambda' Lambda| - K/2 log|Lambda' Lambda / J + small^2 I|."""
     import pytensor.tensor as pt
 
-    gram = [[(raw[:, i] * raw[:, j]).sum() for j in range(i + 1)] for i in range(k)]
-    return -(n_benchmarks - k) * sum(pt.log(row[-1]) for row in cholesky(gram, pt))
+    def half_log_det(columns: Any, scale: float, ridge: float) -> Any:
+        products = [
+            [(columns[:, i] * columns[:, j]).sum() * scale + (ridge if i == j else 0.0) for j in range(i + 1)]
+            for i in range(k)
+        ]
+        return sum(pt.log(row[-1]) for row in cholesky(products, pt))
+
+    return -(n_benchmarks - k) * half_log_det(raw, 1.0, 0.0) - k * half_log_det(
+        loading, 1.0 / n_benchmarks, small**2
+    )
 
 
 def _predictors(inputs: ModelInputs, p: Priors) -> Any:
@@ -258,8 +270,8 @@ def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
 
     l = tokens.language
     log10_own = pt.as_tensor(tokens.log10_count)
-    if tokens.n_errors:
-        error = pm.Normal(f"token_error_{l}", 0.0, 1.0, shape=tokens.n_errors)
+    if tokens.error_label:
+        error = pm.Normal(f"token_error_{l}", 0.0, 1.0, shape=len(tokens.error_label))
         log10_own = log10_own + tokens.known * tokens.error_sd * error[tokens.error_index]
     center = pm.Normal(f"log10_tokens_center_{l}", tokens.center, 1.0)
     spread = pm.HalfNormal(f"log10_tokens_sd_{l}", p.tokens_log10_sd)
@@ -471,13 +483,28 @@ def _label(
             predictor=np.asarray(inputs.predictors, dtype=object),
             language=np.asarray([t.language for t in inputs.design.languages], dtype=object),
         )
+        for tokens in inputs.design.languages:
+            more |= _token_errors(tokens, v)
     if inputs.design.has_roots:
         lineage = _flat(v["lineage"]) @ oriented.turn
         more["lineage"] = (("chain", "draw", "model", "factor"), unflat(lineage))
     for name, values in v.items():
         if values.ndim == 2 and name not in more and not name.endswith("__"):
             more[name] = (("chain", "draw"), values)
-    return out.assign(more)
+    statuses = [name for name in more if name.startswith("status_")]
+    return out.assign(more).set_coords(statuses)
+
+
+def _token_errors(tokens: LanguageTokens, values: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Standard normal errors of the known counts, with what each belongs to and its status."""
+    name, dim = f"token_error_{tokens.language}", f"source_{tokens.language}"
+    if name not in values:
+        return {}
+    return {
+        name: (("chain", "draw", dim), values[name]),
+        dim: (dim, np.asarray(tokens.error_label, dtype=object)),
+        f"status_{tokens.language}": (dim, np.asarray(tokens.error_status, dtype=object)),
+    }
 
 
 def _notes(table: ScoreTable, axis: Axes, identified: list[bool], labelled: xr.Dataset) -> list[str]:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from factorlab.errors import InputError
 from factorlab.inference.priors import Priors
-from factorlab.lineage import Lineage, build_lineage, token_sources
+from factorlab.lineage import Lineage, TokenSources, build_lineage, token_sources
 from factorlab.scores import ScoreTable
 
 MIN_KNOWN = 3
@@ -42,7 +42,8 @@ class LanguageTokens(NamedTuple):
         1.0 where the own count is known and positive; where it is unknown.
     error_index, error_sd : ndarray, (node,)
         Which e moves the node's count, and the standard deviation in log10 units; 0 sd for none.
-    n_errors : int
+    error_label, error_status : tuple of str, (error,)
+        What each e belongs to (a family's share or one model's count) and its status.
     latent_index, offset : ndarray, (node,)
         Which latent stands for an unknown count, and what is added to it.
     n_latents : int
@@ -66,7 +67,8 @@ class LanguageTokens(NamedTuple):
     unknown: np.ndarray
     error_index: np.ndarray
     error_sd: np.ndarray
-    n_errors: int
+    error_label: tuple[str, ...]
+    error_status: tuple[str, ...]
     latent_index: np.ndarray
     offset: np.ndarray
     n_latents: int
@@ -191,7 +193,7 @@ def _language(
             f"fewer than {MIN_KNOWN} models with a published count of '{language}' tokens, or all the "
             f"same: '{language}' is not a predictor"
         )
-    error_index, error_sd, n_errors = _errors(source, known, lineage, priors)
+    error_index, error_sd, error_label, error_status = _errors(source, known, lineage, priors)
     latent_index, offset, upper = _latents(models, unknown, source.is_root, lineage)
     n_latents = len(upper)
     in_use = ancestry.sum(axis=0) > 0
@@ -210,7 +212,8 @@ def _language(
         unknown=unknown.astype(float),
         error_index=error_index,
         error_sd=error_sd,
-        n_errors=n_errors,
+        error_label=error_label,
+        error_status=error_status,
         latent_index=latent_index,
         offset=offset,
         n_latents=n_latents,
@@ -224,19 +227,19 @@ def _language(
 
 
 def _errors(
-    source, known: np.ndarray, lineage: Lineage, priors: Priors
-) -> tuple[np.ndarray, np.ndarray, int]:
+    source: TokenSources, known: np.ndarray, lineage: Lineage, priors: Priors
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """Index and log10 sd of the error of each known count; a family's share has one error."""
     index = np.zeros(len(known), dtype=int)
     sd = np.zeros(len(known))
-    keys: dict[object, int] = {}
+    keys: dict[tuple[str, str], int] = {}
     for n in np.flatnonzero(known):
-        status = source.status[n]
+        status = str(source.status[n])
         shared = bool(source.is_root[n]) and status in ("derived", "guessed")
-        key = (lineage.family[n], status) if shared else int(n)
-        index[n] = keys.setdefault(key, len(keys))
+        label = f"{lineage.family[n]} (family share)" if shared else lineage.names[n]
+        index[n] = keys.setdefault((label, status), len(keys))
         sd[n] = priors.token_log_sd(status) / np.log(10)
-    return index, sd, len(keys)
+    return index, sd, tuple(k[0] for k in keys), tuple(k[1] for k in keys)
 
 
 def _latents(

@@ -20,6 +20,9 @@ class Priors:
     ----------
     loading_sd : float
         Scale of the half-normal prior of the one standard deviation that all loadings share.
+    small_loading : float
+        Root mean square loading below which a factor counts as small: Jeffreys' prior of the
+        residual covariance of abilities holds above it.
     mean_sd : float
         Standard deviation of the normal prior of each benchmark's mean mu_j.
     noise_sd_median, noise_sd_log_sd : float
@@ -46,13 +49,14 @@ class Priors:
     """
 
     loading_sd: float = 1.0
+    small_loading: float = 0.1
     mean_sd: float = 1.0
     noise_sd_median: float = 0.35
     noise_sd_log_sd: float = 0.5
     pair_sd: float = 0.5
-    slope_sd: float = 1.0
-    root_sd: float = 0.5
-    step_sd: float = 0.5
+    slope_sd: float = 2.0
+    root_sd: float = 1.0
+    step_sd: float = 1.0
     official_log_sd: float = 0.05
     derived_log_sd: float = 0.3
     guessed_log_sd: float = 0.7
