@@ -177,3 +177,38 @@ def convergence(values: np.ndarray) -> Convergence:
     finally:
         log.setLevel(level)
     return Convergence(*out)
+
+
+def smooth_weights(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pareto-smoothed importance weights.
+
+    Parameters
+    ----------
+    log_weights : ndarray, (draw,)
+        Log of target over proposal density, up to a constant.
+
+    Returns
+    -------
+    weights : ndarray, (draw,)
+        Sum 1.
+    khat : float
+        Shape of the weights' tail; above 0.7 they are not to be trusted. NaN where all are equal.
+
+    References
+    ----------
+    Vehtari, Simpson, Gelman, Yao & Gabry 2024, Journal of Machine Learning Research 25(72) (PSIS).
+    """
+    import arviz as az
+
+    if np.ptp(log_weights) < 1e-12:
+        return np.full(len(log_weights), 1 / len(log_weights)), np.nan
+    if hasattr(az, "psislw"):
+        smoothed, khat = az.psislw(log_weights)
+    else:
+        from arviz_stats.base import array_stats
+
+        # This generation takes log likelihoods and turns their sign itself.
+        smoothed, khat = array_stats.psislw(-log_weights)
+    smoothed = np.asarray(smoothed, dtype=float)
+    weights = np.exp(smoothed - smoothed.max())
+    return weights / weights.sum(), float(khat)
