@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from factorlab.errors import InputError
 from factorlab.scores import ScoreTable
@@ -101,7 +102,9 @@ def usable_cells(table: ScoreTable, missing: Missing, correlation: Correlation) 
     return Cells(value, used, location, scale, _missing_notes(table, observed, used, missing))
 
 
-def moments(cells: Cells, weights: np.ndarray, missing: Missing, factors: int) -> Moments:
+def moments(
+    cells: Cells, weights: np.ndarray, missing: Missing, factors: int, tolerance: float = 1e-5
+) -> Moments:
     """Weighted mean, standard deviation, correlation; missing cells by EM where asked.
 
     Parameters
@@ -112,6 +115,8 @@ def moments(cells: Cells, weights: np.ndarray, missing: Missing, factors: int) -
     missing : {"complete", "em"}
     factors : int
         Components of the model that EM fills cells from.
+    tolerance : float
+        EM ends when no standardised covariance moves by more.
     """
     weights = weights * cells.used
     weights = weights / weights.sum(axis=1, keepdims=True)
@@ -122,7 +127,9 @@ def moments(cells: Cells, weights: np.ndarray, missing: Missing, factors: int) -
         covariance = np.swapaxes(centred * weights[:, :, None], 1, 2) @ centred
         observed_value, converged = cells.value[None] - mean[:, None, :], True
     else:
-        mean, covariance, observed_value, converged = _em(cells.value, weights, factors)
+        # Matrices this small are much slower on several threads when the machine is busy.
+        with threadpool_limits(limits=1, user_api="blas"):
+            mean, covariance, observed_value, converged = _em(cells.value, weights, factors, tolerance)
     sd = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
     safe = np.where(sd > 0, sd, 1.0)
     correlation = covariance / (safe[:, :, None] * safe[:, None, :])
@@ -130,7 +137,7 @@ def moments(cells: Cells, weights: np.ndarray, missing: Missing, factors: int) -
 
 
 def _em(
-    value: np.ndarray, weights: np.ndarray, factors: int, tolerance: float = 1e-5, max_steps: int = 1000
+    value: np.ndarray, weights: np.ndarray, factors: int, tolerance: float, max_steps: int = 1000
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
     """EM of probabilistic PCA with cells missing at random (Tipping & Bishop 1999, section 3).
 

@@ -27,6 +27,8 @@ Scheme = Literal["leave-one-model-out", "leave-one-lineage-out", "bootstrap"]
 
 # Numbers held at once by a stack of resamples; larger stacks are worked through in parts.
 _STACK_CELLS = 4_000_000
+# EM of a resample may stop earlier than that of the full table: its spread is far larger.
+_RESAMPLE_TOLERANCE = 1e-4
 
 
 def fit_pca(
@@ -247,7 +249,7 @@ def _resampled_components(
     step = max(1, _STACK_CELLS // cells.value.size)
     loadings, abilities, kept, converged = [], [], [], True
     for start in range(0, len(weights), step):
-        parts = moments(cells, weights[start : start + step], missing, factors)
+        parts = moments(cells, weights[start : start + step], missing, factors, _RESAMPLE_TOLERANCE)
         good = (parts.sd > 1e-12 * cells.scale).all(axis=1)
         value, vector = _components_of_correlations(parts.correlation[good])
         vector, value = vector[..., :factors], value[..., None, :factors]
