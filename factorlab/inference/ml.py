@@ -210,6 +210,8 @@ def fit_ml(
         names,
         [f"F{k + 1}" for k in range(factors)],
     )
+    gaps = not np.isfinite(cells.value[cells.used]).all()
+    estimated = ["The chi-square counts estimated cells as if they had been observed."] if gaps else []
     options: dict[str, Any] = {"factors": factors, "rotation": rotation, "lower": lower, "missing": missing}
     if rotation == "promax":
         options["convention"] = convention
@@ -220,7 +222,7 @@ def fit_ml(
         kind="point",
         orientation=rotation,
         provenance=describe(table, None, options),
-        notes=(*table.notes, *cells.notes, *_notes(fit, names, rotation, convention, lower)),
+        notes=(*table.notes, *cells.notes, *estimated, *_notes(fit, names, rotation, convention, lower)),
         extra={
             **options,
             "chi2": _finite(fit.chi2),
