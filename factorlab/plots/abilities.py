@@ -31,11 +31,12 @@ from factorlab.plots.style import (
     Groups,
     benchmark_names,
     caption,
+    crowding,
     group_models,
     mark_not_identified,
     name_rows,
     new_figure,
-    short,
+    short_names,
     styled,
 )
 from factorlab.scores import ScoreTable
@@ -71,10 +72,12 @@ def ability_intervals(
     shown = solution_interval(solution, "ability", level)
     order = _grouped_order(shown.mean[:, chosen[0]], groups)
     figure = new_figure(
-        2.6 + 2.5 * len(chosen), 1.7 + ROW * len(order), f"Abilities: {describe(solution, level)}"
+        2.6 + 2.5 * len(chosen),
+        1.7 + ROW * crowding(len(order)) * len(order),
+        f"Abilities: {describe(solution, level)}",
     )
     panels = figure.subplots(1, len(chosen), squeeze=False)[0]
-    names = [short(solution.models[i]) for i in order]
+    names = short_names([solution.models[i] for i in order])
     for axes, k in zip(panels, chosen, strict=True):
         name_rows(axes, names if axes is panels[0] else [""] * len(order))
         axes.axvline(0, color=FAINT, linewidth=0.8)
@@ -143,8 +146,8 @@ def ability_against_scores(
             mark_not_identified(axes)
     for axes in panels[len(chosen) :]:
         axes.remove()
-    share = f"{100 * level:g} %"
-    bars = f"Bars: {interval_words(solution, level)} of the ability, {share} of the score's sampling error."
+    words = f"{interval_words(solution, level)} of the ability, " if solution.n_draws > 1 else ""
+    bars = f"Bars: {words}{100 * level:g} % of the score's sampling error where it is known."
     caption(figure, [*groups.legend(), *names.legend], bars)
     return figure
 
@@ -177,9 +180,9 @@ def rank_intervals(
     order = np.argsort(shown.mean, kind="stable")
     groups = group_models(models, table, by)
     title = f"Ranks on {factor}: {describe(solution, level)}"
-    figure = new_figure(7.0, 1.7 + ROW * len(order), title)
+    figure = new_figure(7.0, 1.7 + ROW * crowding(len(order)) * len(order), title)
     axes = figure.subplots()
-    name_rows(axes, [short(models[i]) for i in order])
+    name_rows(axes, short_names([models[i] for i in order]))
     _group_bars(axes, shown.take(order), groups, groups.member[order])
     axes.set(xlabel=f"rank on {factor} (1 = highest ability)", xlim=(0, len(models) + 1))
     if not is_identified(solution, k):
@@ -212,10 +215,10 @@ def paired_differences(
     if len(names) < 2:
         raise InputError(f"paired differences need two models, {len(names)} given; name more of them")
     order = np.argsort(-ability.mean(axis=0), kind="stable")
-    ability, names = ability[:, order], [short(names[i]) for i in order]
+    ability, names = ability[:, order], short_names([names[i] for i in order])
     step = interval(ability[:, :-1] - ability[:, 1:], 1.0 if leaves_out(solution) else level)
     above = (ability[:, :, None] > ability[:, None, :]).mean(axis=0)
-    side = max(2.6, ROW * len(names))
+    side = max(2.6, ROW * crowding(len(names)) * len(names))
     figure = new_figure(6.6 + side, 2.6 + side, f"Who is ahead on {factor}: {describe(solution, level)}")
     left, right = figure.subplots(1, 2, width_ratios=[3.2, side])
     name_rows(left, names)
@@ -238,7 +241,7 @@ def _order_probabilities(figure: Figure, axes: Axes, above: np.ndarray, names: l
     shown = np.ma.masked_array(above, np.tril(np.ones_like(above, dtype=bool)))
     image = axes.imshow(shown, cmap="Blues", vmin=0.5, vmax=1, aspect="auto")
     axes.spines[:].set_visible(False)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=min(7.0, 7.0 * 45 / len(names)))
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7.5 * crowding(len(names)))
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.set_title("probability that the row's model is above the column's")

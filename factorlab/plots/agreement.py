@@ -26,7 +26,7 @@ from factorlab.plots.style import (
     group_models,
     mark_not_identified,
     new_figure,
-    short,
+    short_names,
     styled,
 )
 from factorlab.scores import ScoreTable
@@ -112,5 +112,5 @@ def _name_farthest(axes: Axes, x: Interval, y: Interval, models: Sequence[str], 
         np.column_stack([x.lower, y.mean, x.upper, y.mean]),
         np.column_stack([x.mean, y.lower, x.mean, y.upper]),
     ]
-    labels = [short(m, 26) for m in models]
+    labels = short_names(models, 26)
     name_points(axes, x.mean, y.mean, labels, [INK] * len(models), order=order, lines=np.concatenate(bars))

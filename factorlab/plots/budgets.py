@@ -34,7 +34,7 @@ from factorlab.plots.style import (
     language_name,
     mark_not_identified,
     new_figure,
-    short,
+    short_names,
     styled,
 )
 from factorlab.scores import ScoreTable
@@ -289,7 +289,7 @@ def _aside(models: np.ndarray, lost: np.ndarray, zero: np.ndarray, language: str
     """Who stands in the strip at the left, in words."""
     out = ""
     for what, pick in ((f"No {_budget_name(language)} tokens", lost & zero), ("Not published", lost & ~zero)):
-        names = [short(str(m), 30) for m in models[pick]]
+        names = short_names([str(m) for m in models[pick]], 30)
         if names:
             more = f" and {len(names) - most} more" if len(names) > most else ""
             out += f"\n{what}: {', '.join(names[:most])}{more}."
@@ -307,5 +307,5 @@ def _names(axes: Axes, x: Interval, y: Interval, published: np.ndarray, models: 
         np.column_stack([place, y.lower, place, y.upper]),
     ]
     colours = [INK if known else FAINT for known in published]
-    labels = [short(m, 26) for m in models]
+    labels = short_names(models, 26)
     name_points(axes, place, y.mean, labels, colours, order=order, lines=np.concatenate(bars))

@@ -26,7 +26,7 @@ def correlation_heatmap(table: ScoreTable, *, method: Correlation = "pearson") -
     correlation = benchmark_correlations(table, method).to_numpy(dtype=float)
     n = len(correlation)
     names = benchmark_names(table.benchmark_names, table, 22)
-    side = max(3.4, min(0.36 * n, 22.0))
+    side = max(3.4, min(0.36 * n, 16.0))
     figure = new_figure(side + 2.6, side + 1.7, f"Correlations of benchmarks ({method.capitalize()})")
     axes = figure.subplots()
     image = axes.imshow(np.ma.masked_invalid(correlation), cmap="RdBu_r", vmin=-1, vmax=1)

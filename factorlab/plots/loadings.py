@@ -31,6 +31,7 @@ from factorlab.plots.style import (
     BenchmarkNames,
     benchmark_names,
     caption,
+    crowding,
     mark_not_identified,
     name_rows,
     new_figure,
@@ -61,15 +62,20 @@ def loadings_heatmap(
     shown = solution_interval(solution, "loading", level)
     names = benchmark_names(solution.benchmarks, table)
     n_rows, n_columns = shown.mean.shape
-    figure = new_figure(3.6 + 0.8 * n_columns, 2.0 + 0.24 * n_rows, f"Loadings: {describe(solution, level)}")
+    figure = new_figure(
+        3.6 + 0.8 * n_columns,
+        2.0 + 0.24 * crowding(n_rows) * n_rows,
+        f"Loadings: {describe(solution, level)}",
+    )
     axes = figure.subplots()
     limit = max(1.0, float(np.nanmax(np.abs(shown.mean))))
     image = axes.imshow(shown.mean, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axes.spines[:].set_visible(False)
-    label_cells(axes, solution.factors, names.labels, [INK] * n_columns, names.colours)
-    axes.set_xticks(range(n_columns), solution.factors, rotation=0, ha="center")
+    size = 8 * crowding(n_rows)
+    label_cells(axes, solution.factors, names.labels, [INK] * n_columns, names.colours, size)
+    axes.set_xticks(range(n_columns), solution.factors, rotation=0, ha="center", fontsize=8)
     axes.xaxis.tick_top()
-    write_numbers(axes, shown.mean, np.abs(shown.mean) > 0.65 * limit, 7.5)
+    write_numbers(axes, shown.mean, np.abs(shown.mean) > 0.65 * limit, size)
     sure = shown.lower * shown.upper > 0
     for i, k in np.argwhere(sure):
         dark = abs(shown.mean[i, k]) > 0.65 * limit
@@ -204,7 +210,7 @@ def _factor_panels(
 ) -> tuple[Figure, list[Axes]]:
     """A panel a factor, a row a benchmark, zero marked."""
     n_rows = len(names.labels)
-    figure = new_figure(1.9 + 2.5 * len(factors), 1.8 + max(0.24, row) * n_rows, title)
+    figure = new_figure(1.9 + 2.5 * len(factors), 1.8 + max(0.24, row) * crowding(n_rows) * n_rows, title)
     panels = list(figure.subplots(1, len(factors), squeeze=False, sharex=True)[0])
     for axes, factor in zip(panels, factors, strict=True):
         name_rows(axes, names.labels if axes is panels[0] else [""] * n_rows, names.colours)

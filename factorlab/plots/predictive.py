@@ -21,9 +21,10 @@ from factorlab.plots.style import (
     PALETTE,
     benchmark_names,
     caption,
+    crowding,
     name_rows,
     new_figure,
-    short,
+    short_names,
     styled,
 )
 from factorlab.scores import ScoreTable
@@ -149,7 +150,7 @@ def predictive_correlations(
     axes.set(xlabel="observed correlation", ylabel="replicated correlation (mean and interval)")
     axes.grid()
     caption(figure, axes.get_legend_handles_labels()[0], "Replicates: new scores of the same models.")
-    names = [short(b, 16) for b in solution.benchmarks]
+    names = short_names(solution.benchmarks, 16)
     distance = np.where(out, np.abs(observed - shown.mean), 0)
     order = np.argsort(-np.nan_to_num(distance), kind="stable")[: min(6, int(out.sum()))]
     pairs = [f"{names[i]} / {names[j]}" for i, j in zip(second, first, strict=True)]
@@ -248,11 +249,11 @@ def predictive_outliers(
     size = np.nanmean(residual**2, axis=1)
     shown = interval(np.nanmean(again**2, axis=2), level)
     names = benchmark_names(solution.benchmarks, table, 22)
-    wide = max(3.5, 0.27 * len(names.labels))
+    wide = max(3.5, 0.27 * crowding(len(names.labels)) * len(names.labels))
     title = f"Unusual models and scores, given {describe(solution).split(',')[0]}"
-    figure = new_figure(6.2 + wide, 2.9 + 0.19 * len(models), title)
+    figure = new_figure(6.2 + wide, 2.9 + 0.19 * crowding(len(models)) * len(models), title)
     left, right = figure.subplots(1, 2, width_ratios=[2.6, wide])
-    name_rows(left, [short(m) for m in models])
+    name_rows(left, short_names(models))
     left.set_ylim(len(models) - 0.5, -0.5)
     left.hlines(range(len(models)), shown.lower, shown.upper, color=PALETTE[1], linewidth=4, alpha=0.4)
     far = size > shown.upper
@@ -264,7 +265,14 @@ def predictive_outliers(
     image = right.imshow(residual, cmap="RdBu_r", vmin=-4, vmax=4, aspect="auto")
     right.set_facecolor("#d9d9d9")
     right.spines[:].set_visible(False)
-    label_cells(right, names.labels, [""] * len(models), names.colours, [INK] * len(models), 7.5)
+    label_cells(
+        right,
+        names.labels,
+        [""] * len(models),
+        names.colours,
+        [INK] * len(models),
+        7.5 * crowding(len(names.labels)),
+    )
     right.set_yticks([])
     right.set_title("scores")
     for i, j in np.argwhere(np.abs(np.nan_to_num(residual)) > FAR):

@@ -54,7 +54,7 @@ def scores_by_group(
     values, errors, xlabel = _values(table, chosen)
     groups = group_models(table.model_names, table, by)
     area = _bubble_area(table)
-    columns = int(np.ceil(len(chosen) / ROWS_A_COLUMN))
+    columns = min(3, int(np.ceil(len(chosen) / ROWS_A_COLUMN)))
     parts = np.array_split(np.arange(len(chosen)), columns)
     row = max(0.3, 0.14 * len(groups.names))
     figure = new_figure(1.5 + 6.4 * columns, 1.6 + row * len(parts[0]), "Scores by group of models")

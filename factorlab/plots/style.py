@@ -11,6 +11,7 @@ import functools
 import os
 import tempfile
 import textwrap
+import unicodedata
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -232,8 +233,8 @@ def benchmark_names(benchmarks: Sequence[str], table: ScoreTable | None, width: 
         language = {str(b): str(v) for b, v in table.benchmarks["language"].items() if not pd.isna(v)}
     many = len(colours) > len(PALETTE)
     labels = [
-        f"{short(b, width)} ({language[b]})" if many and b in language else short(b, width)
-        for b in benchmarks
+        f"{label} ({language[b]})" if many and b in language else label
+        for b, label in zip(benchmarks, short_names(benchmarks, width), strict=True)
     ]
     present = [c for c in colours if c in {language.get(b) for b in benchmarks}]
     handles = [
@@ -245,17 +246,43 @@ def benchmark_names(benchmarks: Sequence[str], table: ScoreTable | None, width: 
 
 
 def short(name: str, width: int = 34) -> str:
-    """The name, its middle left out when it is longer than ``width`` characters (wide ones count 2)."""
-    if sum(2 if ord(c) > 0x2E7F else 1 for c in name) <= width:
+    """The name, its middle left out when it is wider than ``width`` letters; Japanese ones count two."""
+    if _letters(name) <= width:
         return name
-    scale = 1 if all(ord(c) <= 0x2E7F for c in name) else 2
-    keep = max(4, (width - 1) // scale)
-    return f"{name[: keep - keep // 3]}…{name[len(name) - keep // 3 :]}"
+    head = tail = ""
+    for step in range(len(name)):  # two letters of the head for one of the tail
+        more = (
+            (head + name[len(head)], tail) if step % 3 < 2 else (head, name[len(name) - len(tail) - 1] + tail)
+        )
+        if _letters(more[0]) + _letters(more[1]) + 1 > width:
+            break
+        head, tail = more
+    return f"{head}…{tail}"
+
+
+def short_names(names: Sequence[str], width: int = 34) -> list[str]:
+    """Each name shortened, as far as they stay different."""
+    longest = max(map(_letters, names), default=0)
+    while width < longest:
+        out = [short(name, width) for name in names]
+        if len(set(out)) == len(set(names)):
+            return out
+        width += 6
+    return list(names)
+
+
+def _letters(name: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in name)
+
+
+def crowding(rows: int) -> float:
+    """Factor on the height and letters of rows: 1 up to 60 of them, then less, never below 0.55."""
+    return max(0.55, min(1.0, 60 / max(rows, 1)))
 
 
 def name_rows(axes: Axes, labels: Sequence[str], colours: Sequence[str] | None = None) -> None:
     """Row names on the y axis from the top down, each in its colour, with light lines between them."""
-    axes.set_yticks(range(len(labels)), list(labels))
+    axes.set_yticks(range(len(labels)), list(labels), fontsize=8 * crowding(len(labels)))
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")

@@ -16,6 +16,7 @@ from factorlab.plots.style import (
     group_models,
     language_colours,
     short,
+    short_names,
 )
 
 
@@ -95,6 +96,8 @@ def test_long_names_keep_both_ends():
     assert short("model", 10) == "model"
     long = short("a-very-long-name-of-a-model-70B-instruct", 20)
     assert len(long) == 20
+    alike = [f"a-very-long-name-of-model-{i}-70B-instruct" for i in range(3)]
+    assert len(set(short_names(alike, 12))) == 3
     assert long.startswith("a-very")
     assert long.endswith("struct")
     assert len(short("日本語の大規模言語モデルの長い名前", 20)) <= 12
