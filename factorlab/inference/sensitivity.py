@@ -92,7 +92,7 @@ def prior_sensitivity(
         the bulk effective sample size times the evenness of the weights, 1 / (n sum w^2). Verdicts:
         "holds"; "moves" (the mean, by more than a quarter of an sd); "now excludes 0", "now holds 0"
         (the interval); "needs a refit" (k-hat above min(0.7, 1 - 1 / log10 n), or fewer than 100
-        effective draws): then read nothing from the row.
+        effective draws): then read nothing from the row; a row with half the change follows.
 
     Raises
     ------
@@ -116,24 +116,43 @@ def prior_sensitivity(
     flat = values.reshape(-1, len(items))
     even = np.full(len(flat), 1 / len(flat))
     fitted = _summary(flat, even, level)
-    rows = [_rows(items, AS_FITTED, None, fitted, bulk, np.nan, fitted, level, AS_FITTED)]
+    fit = _Fit(items, flat, fitted, bulk, level)
+    rows = [_rows(fit, AS_FITTED, None, fitted, bulk, np.nan, AS_FITTED)]
     for name, factors in asked.items():
         for factor in factors:
-            log_weights = log_weight(solution, priors, name, factor)
-            value = priors[name] * factor
-            setting = f"{name} = {value:.3g} (fitted with {priors[name]:.3g})"
-            if log_weights is None:
-                if _belongs(solution, name):
-                    lost_row = np.full_like(fitted, np.nan)
-                    rows.append(
-                        _rows(items, setting, (name, value), lost_row, bulk * np.nan, np.nan, fitted, level, NOT_IN_DRAWS)
-                    )
-                continue
-            weights, khat = smooth_weights(log_weights)
-            ess = bulk / (len(weights) * (weights**2).sum())
-            shown = _summary(flat, weights, level)
-            rows.append(_rows(items, setting, (name, value), shown, ess, khat, fitted, level, None))
+            rows += _change(solution, priors, fit, name, factor)
     return pd.concat(rows, ignore_index=True)
+
+
+class _Fit(NamedTuple):
+    """Quantities as fitted: draws (draw, quantity), `_summary`, bulk effective sample size."""
+
+    items: list[Quantity]
+    flat: np.ndarray
+    fitted: np.ndarray
+    bulk: np.ndarray
+    level: float
+
+
+def _change(
+    solution: FactorSolution, priors: Mapping[str, float], fit: _Fit, name: str, factor: float, milder: bool = True
+) -> list[pd.DataFrame]:
+    """Rows of one change; where the weights give out, those of half of it (its square root) as well."""
+    log_weights = log_weight(solution, priors, name, factor)
+    value = priors[name] * factor
+    setting = f"{name} = {value:.3g} (fitted with {priors[name]:.3g})"
+    if log_weights is None:
+        if not _belongs(solution, name):
+            return []
+        nothing = np.full_like(fit.fitted, np.nan)
+        return [_rows(fit, setting, (name, value), nothing, nothing[0], np.nan, NOT_IN_DRAWS)]
+    weights, khat = smooth_weights(log_weights)
+    ess = fit.bulk / (len(weights) * (weights**2).sum())
+    shown = _summary(fit.flat, weights, fit.level)
+    rows = [_rows(fit, setting, (name, value), shown, ess, khat, None)]
+    if milder and rows[0]["verdict"].eq(REFIT).any():
+        rows += _change(solution, priors, fit, name, factor**0.5, milder=False)
+    return rows
 
 
 def headline(solution: FactorSolution, regression: BudgetRegression) -> Iterator[Quantity]:
@@ -198,10 +217,11 @@ def log_weight(
         return logged("noise_sd", float(priors["noise_sd_log_sd"]))
     if name == "tokens_log10_sd":
         found = _named(solution, "log10_tokens_sd_")
-        return sum(_scaled(_columns(solution, v) / scale, factor) for v in found) if found else None
+        return np.sum([_scaled(_columns(solution, v) / scale, factor) for v in found], axis=0) if found else None
     if name == "token_floor_b":
         found = _named(solution, "token_floor_b_")
-        return sum(logged(v, float(priors["token_floor_log_sd"])) for v in found) if found else None
+        log_sd = float(priors["token_floor_log_sd"])
+        return np.sum([logged(v, log_sd) for v in found], axis=0) if found else None
     return _token_errors(solution, name.removesuffix("_log_sd"), factor)
 
 
@@ -277,33 +297,30 @@ def _summary(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarra
 
 
 def _rows(
-    items: Sequence[Quantity],
+    fit: _Fit,
     setting: str,
     change: tuple[str, float] | None,
     shown: np.ndarray,
     ess: np.ndarray,
     khat: float,
-    fitted: np.ndarray,
-    level: float,
     verdict: str | None,
 ) -> pd.DataFrame:
-    n_draws = items[0].values.size
-    limit = min(0.7, 1 - 1 / np.log10(n_draws))
+    limit = min(0.7, 1 - 1 / np.log10(len(fit.flat)))
     verdicts = [
-        verdict or (REFIT if khat > limit or ess[q] < FEWEST else _verdict(shown[:, q], fitted[:, q]))
-        for q in range(len(items))
+        verdict or (REFIT if khat > limit or ess[q] < FEWEST else _verdict(shown[:, q], fit.fitted[:, q]))
+        for q in range(len(fit.items))
     ]
     return pd.DataFrame(
         {
             "setting": setting,
             "prior": change[0] if change else None,
             "value": change[1] if change else np.nan,
-            "quantity": [item.name for item in items],
+            "quantity": [item.name for item in fit.items],
             "mean": shown[0],
             "median": shown[1],
             "lower": shown[2],
             "upper": shown[3],
-            "level": level,
+            "level": fit.level,
             "ess": ess,
             "khat": khat,
             "verdict": verdicts,
