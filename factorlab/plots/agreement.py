@@ -86,7 +86,8 @@ def ability_agreement(
             mark_not_identified(axes)
     for axes in panels[len(shared) :]:
         axes.remove()
-    bars = "".join(f" Bars: {describe(s, level)}." for s in (first, second) if s.n_draws > 1)
+    words = dict.fromkeys(describe(s, level) for s in (first, second) if s.n_draws > 1)
+    bars = f" Bars: {'; '.join(words)}." if words else ""
     note = f"Grey line: the same ability by both. Named: the largest differences.{bars}"
     caption(figure, groups.legend(), note)
     for axes, (x, y) in zip(panels, pairs, strict=False):

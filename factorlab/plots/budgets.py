@@ -132,9 +132,11 @@ def ability_against_budget(
         axes.set_title(f"{rho}   {factor} is not identified", loc="right", fontsize=9, color="#6a6a6a")
     axes.set_xlabel(f"log10(parameters × {_budget_name(language)} tokens)")
     figure.axes[0].set_ylabel(f"{factor} ability (sd over models)")
-    words = f"Bars: {interval_words(solution, level)}." if solution.n_draws > 1 else "One draw: no bars."
+    words = "One draw: no bars. An association, no cause."
+    if solution.n_draws > 1:
+        words = f"Bars: {interval_words(solution, level)}. An association, no cause, over the models at hand."
     aside = _aside(np.asarray(solution.models), ~np.isfinite(x.mean), points.zero, language)
-    caption(figure, [*groups.legend(), *band, *_hollow(points)], f"{words} An association, no cause.{aside}")
+    caption(figure, [*groups.legend(), *band, *_hollow(points)], f"{words}{aside}")
     if names:
         _names(axes, x, y, points.published, solution.models)
     return figure

@@ -74,7 +74,11 @@ def write_numbers(axes: Axes, values: np.ndarray, dark: np.ndarray, size: float 
     """Two decimals in each cell, white on dark cells; nothing where missing."""
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
-            text = f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 0.995 else f"{value:.0f}"
+            text = (
+                f"{value + 0.0:.2f}".replace("-0.00", "0.00").replace("0.", ".", 1)
+                if abs(value) < 0.995
+                else f"{value:.0f}"
+            )
             axes.text(
                 j, i, text.replace("-", "−"), ha="center", va="center", fontsize=size,
                 color="white" if dark[i, j] else "#222222",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 # Where a name may stand relative to its point: direction, then distance in points.
@@ -49,8 +50,8 @@ def name_points(
     int
         How many names found room.
     """
-    figure = axes.get_figure(root=True)
-    if figure is None:
+    figure = axes.figure
+    if not isinstance(figure, Figure):
         return 0
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()

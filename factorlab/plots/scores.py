@@ -57,7 +57,8 @@ def scores_by_group(
     columns = min(3, int(np.ceil(len(chosen) / ROWS_A_COLUMN)))
     parts = np.array_split(np.arange(len(chosen)), columns)
     row = max(0.3, 0.14 * len(groups.names))
-    figure = new_figure(1.5 + 6.4 * columns, 1.6 + row * len(parts[0]), "Scores by group of models")
+    title = "Scores by group of models" if len(groups.names) > 1 else "Scores"
+    figure = new_figure(1.5 + 6.4 * columns, 1.6 + row * len(parts[0]), title)
     panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     names = benchmark_names([table.benchmark_names[j] for j in chosen], table)
     for axes, part in zip(panels, parts, strict=True):
