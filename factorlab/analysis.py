@@ -1,0 +1,347 @@
+"""Analysis: one score table, and all that was inferred from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from factorlab.errors import InputError
+from factorlab.health import HealthReport, check
+from factorlab.inference.budgets import BudgetRegression, two_step
+from factorlab.inference.compare import Comparison, compare
+from factorlab.inference.joint_budgets import fit_budgets
+from factorlab.inference.ml import fit_ml
+from factorlab.inference.orientation import Orientation
+from factorlab.inference.pca import declared_anchors, fit_pca, resample_pca
+from factorlab.inference.priors import Priors
+from factorlab.inference.sampling import Progress
+from factorlab.inference.scree import ParallelAnalysis, parallel_analysis
+from factorlab.inference.sensitivity import prior_sensitivity
+from factorlab.inference.solution import FactorSolution
+from factorlab.scores import ScoreTable
+
+Method = Literal["pca", "ml", "bayes", "all"]
+
+SCHEMES = ("leave-one-model-out", "leave-one-lineage-out", "bootstrap")
+
+MIN_MODELS = 5
+"""Fewer models than this cannot be left out one by one and still give components."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `analyse` is asked for.
+
+    Attributes
+    ----------
+    factors : int or "auto"
+        "auto": parallel analysis for PCA and ML, held-out cells for the Bayesian model.
+    method : {"pca", "ml", "bayes", "all"}
+    budget : {"separate", "product", "none"}
+    orientation : {"procrustes", "principal", "varimax", "promax"}
+        Of the Bayesian draws.
+    rotation : {"none", "varimax", "promax"}
+        Of the maximum-likelihood solution.
+    convention : {"psych", "stats"}
+        Which promax.
+    missing : {"em", "complete"}
+        What PCA and ML do with missing cells; the Bayesian model needs neither.
+    pairs : bool
+    level : float
+    draws, tune, chains : int
+    cores : int or None
+    resamples : int
+        Bootstrap draws of PCA.
+    priors : Priors
+    seed : int
+    """
+
+    factors: int | Literal["auto"] = 4
+    method: Method = "all"
+    budget: Literal["separate", "product", "none"] = "separate"
+    orientation: Orientation = "procrustes"
+    rotation: Literal["none", "varimax", "promax"] = "none"
+    convention: Literal["psych", "stats"] = "psych"
+    missing: Literal["em", "complete"] = "em"
+    pairs: bool = True
+    level: float = 0.94
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    cores: int | None = None
+    resamples: int = 500
+    priors: Priors = field(default_factory=Priors)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise InputError(f"level {self.level} is not a probability; give a number between 0 and 1, such as 0.94")
+        if self.factors != "auto" and self.factors < 1:
+            raise InputError(f"{self.factors} factors asked for; give 1 or more, or auto")
+        for name in ("draws", "tune", "chains", "resamples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+
+    def wants(self, method: str) -> bool:
+        return self.method in ("all", method)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A table and all results; what was not asked for, or could not be done, is None and noted.
+
+    Attributes
+    ----------
+    table : ScoreTable
+    options : FitOptions
+    health : HealthReport
+    pca, ml, bayes : FactorSolution or None
+    resamples : dict of str to FactorSolution
+        PCA under each scheme of `SCHEMES` that the table allows.
+    parallel : ParallelAnalysis or None
+    pca_budgets, bayes_budgets : BudgetRegression or None
+        In two steps from PCA; from the joint posterior (in two steps where it did not regress).
+    comparison : Comparison or None
+        PCA with Bayes.
+    sensitivity : pandas.DataFrame or None
+        Of headline quantities to the priors.
+    notes : tuple of str
+        What could not be done, in sentences.
+    seconds : dict of str to float
+        Time of each stage.
+    """
+
+    table: ScoreTable
+    options: FitOptions
+    health: HealthReport
+    pca: FactorSolution | None = None
+    ml: FactorSolution | None = None
+    bayes: FactorSolution | None = None
+    resamples: Mapping[str, FactorSolution] = field(default_factory=dict)
+    parallel: ParallelAnalysis | None = None
+    pca_budgets: BudgetRegression | None = None
+    bayes_budgets: BudgetRegression | None = None
+    comparison: Comparison | None = None
+    sensitivity: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What did not converge, in sentences."""
+        if self.bayes is None or self.bayes.diagnostics is None:
+            return ()
+        return self.bayes.diagnostics.problems
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Problems and notes of all parts, without repeats."""
+        parts = [*self.problems, *self.notes, *self.health.gaps, *self.table.notes]
+        for solution in (self.pca, self.ml, self.bayes):
+            parts += solution.notes if solution is not None else ()
+        for budgets in (self.pca_budgets, self.bayes_budgets):
+            parts += budgets.notes if budgets is not None else ()
+        return tuple(dict.fromkeys(parts))
+
+
+def analyse(table: ScoreTable, options: FitOptions | None = None, progress: Progress | None = None) -> Analysis:
+    """Fit what the options ask for, and derive everything else from it.
+
+    Parameters
+    ----------
+    table : ScoreTable
+    options : FitOptions, optional
+    progress : callable, optional
+        Called with (stage, done, total); see `factorlab.inference.sampling.Progress`.
+
+    Raises
+    ------
+    InputError
+        When the one method asked for cannot be fitted to this table.
+    """
+    chosen = options or FitOptions()
+    tell = progress or (lambda stage, done, total: None)
+    clock = _Clock()
+    fitted = Analysis(table, chosen, check(table))
+    fitted = _with_counts(fitted, tell)
+    clock.lap("check")
+    fitted = _fit_baselines(fitted, tell)
+    clock.lap("baselines")
+    if chosen.wants("bayes"):
+        fitted = _fit_bayes(fitted, tell)
+    clock.lap("bayes")
+    fitted = derive(fitted, tell)
+    clock.lap("derived")
+    return replace(fitted, seconds=clock.seconds)
+
+
+def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
+    """Everything that follows from the solutions without fitting: regressions, comparison, sensitivity.
+
+    Parameters
+    ----------
+    fitted : Analysis
+        With its solutions in place, e.g. as read from a run folder.
+    """
+    tell = progress or (lambda stage, done, total: None)
+    tell("regressions and comparison", 0, 0)
+    table, level = fitted.table, fitted.options.level
+    notes = list(fitted.notes)
+    baseline = fitted.pca if fitted.pca is not None else fitted.ml
+    pca_budgets = bayes_budgets = None
+    if table.languages or "tokens_b_total" in table.models:
+        try:
+            pca_budgets = two_step(table, baseline, level=level) if baseline is not None else None
+            bayes_budgets = fit_budgets(table, fitted.bayes, level=level) if fitted.bayes is not None else None
+        except InputError as error:
+            notes.append(str(error))
+    comparison = sensitivity = None
+    if fitted.bayes is not None and fitted.pca is not None:
+        comparison = compare(fitted.pca, fitted.bayes, level=level, budgets=(pca_budgets, bayes_budgets))
+    if fitted.bayes is not None and bayes_budgets is not None and bayes_budgets.method == "joint":
+        sensitivity = prior_sensitivity(fitted.bayes, bayes_budgets, level=level)
+    return replace(
+        fitted,
+        pca_budgets=pca_budgets,
+        bayes_budgets=bayes_budgets,
+        comparison=comparison,
+        sensitivity=sensitivity,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+
+def _with_counts(fitted: Analysis, tell: Progress) -> Analysis:
+    """Parallel analysis, and the number of factors where it is left open."""
+    tell("number of factors", 0, 0)
+    table, options = fitted.table, fitted.options
+    notes = list(fitted.notes)
+    parallel = None
+    try:
+        parallel = parallel_analysis(table, seed=options.seed, missing=options.missing)
+    except InputError as error:
+        notes.append(f"no parallel analysis: {error}")
+    return replace(fitted, parallel=parallel, notes=tuple(notes))
+
+
+def _baseline_factors(fitted: Analysis) -> int:
+    if fitted.options.factors != "auto":
+        return int(fitted.options.factors)
+    return max(1, fitted.parallel.n_factors) if fitted.parallel is not None else 1
+
+
+def _fit_baselines(fitted: Analysis, tell: Progress) -> Analysis:
+    """PCA, its resamples and ML; what cannot be fitted is an error only when it was asked for alone."""
+    table, options = fitted.table, fitted.options
+    factors = _baseline_factors(fitted)
+    notes = list(fitted.notes)
+    pca = ml = None
+    resamples: dict[str, FactorSolution] = {}
+    if options.wants("pca"):
+        tell("PCA and its resamples", 0, 0)
+        try:
+            pca = fit_pca(table, factors, missing=options.missing)
+        except InputError as error:
+            _refuse_alone("pca", error, options, notes)
+        for scheme in SCHEMES if pca is not None and len(table.model_names) >= MIN_MODELS else ():
+            try:
+                resamples[scheme] = resample_pca(
+                    table, factors, scheme=scheme, draws=options.resamples, seed=options.seed, missing=options.missing
+                )
+            except InputError as error:
+                notes.append(f"no {scheme} PCA: {error}")
+    if options.wants("ml"):
+        tell("maximum-likelihood factor analysis", 0, 0)
+        try:
+            ml = fit_ml(
+                table, factors, rotation=options.rotation, convention=options.convention, missing=options.missing
+            )
+        except InputError as error:
+            _refuse_alone("ml", error, options, notes)
+    return replace(fitted, pca=pca, ml=ml, resamples=resamples, notes=tuple(notes))
+
+
+def _refuse_alone(method: str, error: InputError, options: FitOptions, notes: list[str]) -> None:
+    if options.method == method:
+        raise error
+    notes.append(f"no {method.upper()}: {error}")
+
+
+def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
+    from factorlab.inference.bayes import fit_bayes
+
+    table, options = fitted.table, fitted.options
+    notes = list(fitted.notes)
+    factors = options.factors
+    if factors == "auto":
+        from factorlab.inference.choose import choose_factors
+
+        tell("number of factors by held-out cells", 0, 0)
+        count = choose_factors(table, method="bayes", seed=options.seed)
+        factors = count.chosen
+        notes.append(
+            f"number of factors: {_baseline_factors(fitted)} by parallel analysis (PCA, ML), "
+            f"{factors} by held-out cells (Bayes)"
+        )
+    try:
+        bayes = fit_bayes(
+            table,
+            int(factors),
+            budget=options.budget,
+            pairs=options.pairs,
+            orientation=options.orientation,
+            priors=options.priors,
+            draws=options.draws,
+            tune=options.tune,
+            chains=options.chains,
+            cores=options.cores,
+            seed=options.seed,
+            progress=tell,
+        )
+    except InputError as error:
+        _refuse_alone("bayes", error, options, notes)
+        return replace(fitted, notes=tuple(notes))
+    return replace(fitted, bayes=bayes, notes=tuple(notes))
+
+
+def with_anchors(table: ScoreTable, anchors: Mapping[int, str]) -> ScoreTable:
+    """The table with other anchor benchmarks: the sign of factor k is such that its anchor is positive.
+
+    Parameters
+    ----------
+    anchors : mapping
+        Factor, counted from 1, to benchmark; the table's own anchors of other factors stay.
+
+    Raises
+    ------
+    InputError
+        When a benchmark is not in the table.
+    """
+    benchmarks = table.benchmarks.copy()
+    column = benchmarks["anchor_factor"].astype(float)
+    for factor, name in anchors.items():
+        if name not in benchmarks.index:
+            raise InputError(f"anchor benchmark '{name}' is not in the table; it has {', '.join(benchmarks.index)}")
+        column[column == factor] = np.nan
+        column[name] = factor
+    benchmarks["anchor_factor"] = column
+    out = replace(table, benchmarks=benchmarks)
+    declared_anchors(out)
+    return out

@@ -1,0 +1,409 @@
+"""The command line: parse, call the library, write, echo.
+
+Libraries are imported inside the verbs, so that ``factorlab --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from factorlab import __version__
+from factorlab.errors import InputError
+
+if TYPE_CHECKING:
+    from factorlab.inference.solution import FactorSolution
+    from factorlab.scores import ScoreTable
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+STRICT_EXIT = 3
+INTERRUPTED_EXIT = 130
+
+
+class Verbs(click.Group):
+    """Turns a user's mistake into one line and exit code 1, an interruption into one line and 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.ClickException(" ".join(str(error).split())) from None
+        except OSError as error:
+            name = f" '{error.filename}'" if error.filename else ""
+            raise click.ClickException(f"cannot read or write{name}: {error.strerror or error}") from None
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("Interrupted: nothing was written.", err=True)
+            ctx.exit(INTERRUPTED_EXIT)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="factorlab")
+def main() -> None:
+    """What large language models are able to do, measured with honest uncertainty.
+
+    A table of benchmark scores in; ability factors, their uncertainty and their associations with
+    training budgets out.
+    """
+
+
+def table_options(function: F) -> F:
+    """The options that say how to read a score table."""
+    for option in reversed(
+        [
+            click.option("--models", type=click.Path(path_type=Path), help="Models table; default: models.* beside TABLE."),
+            click.option(
+                "--benchmarks", type=click.Path(path_type=Path), help="Benchmarks table; default: benchmarks.* beside TABLE."
+            ),
+            click.option("--model-column", help="Wide tables: the column with the models' names."),
+            click.option(
+                "--column", "columns", multiple=True, metavar="OURS=THEIRS",
+                help="Long tables with other column names, e.g. score=performance.",
+            ),
+            click.option("--ignore", multiple=True, metavar="COLUMN", help="Wide tables: a column that is no benchmark."),
+            click.option("--drop", multiple=True, metavar="BENCHMARK", help="Leave a benchmark out."),
+            click.option(
+                "--duplicates", type=click.Choice(["error", "mean", "first", "last"]), default="error", show_default=True,
+                help="What to do with repeated (model, benchmark) rows.",
+            ),
+            click.option("--require-se", is_flag=True, help="Refuse a table with an unknown standard error."),
+            click.option("--models-where", metavar="EXPR", help="Keep models by a query, e.g. \"construction == 'PT'\"."),
+        ]
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _read(
+    path: Path,
+    *,
+    models: Path | None,
+    benchmarks: Path | None,
+    model_column: str | None,
+    columns: tuple[str, ...],
+    ignore: tuple[str, ...],
+    drop: tuple[str, ...],
+    duplicates: str,
+    require_se: bool,
+    models_where: str | None,
+) -> ScoreTable:
+    from factorlab.scores import read_scores
+
+    table = read_scores(
+        path,
+        models=models,
+        benchmarks=benchmarks,
+        model_column=model_column,
+        columns=dict(_pair(text, "--column", "OURS=THEIRS") for text in columns) or None,
+        ignore=ignore,
+        drop=drop,
+        duplicates=duplicates,
+        require_se=require_se,
+    )
+    return table.select(where=models_where) if models_where else table
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    left, sign, right = text.partition("=")
+    if not sign or not left.strip() or not right.strip():
+        raise InputError(f"{option} '{text}' is not of the form {form}")
+    return left.strip(), right.strip()
+
+
+def _factor_number(text: str, option: str) -> int:
+    number = text.strip().upper().removeprefix("PC")
+    if not number.isdigit() or int(number) < 1:
+        raise InputError(f"{option} names factor '{text}'; give PC1, PC2, ... or 1, 2, ...")
+    return int(number)
+
+
+@main.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@table_options
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--strict", is_flag=True, help="Exit with 3 when anything is flagged.")
+def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
+    """Print a health report of TABLE: shape, noise, suspect cells, gaps, budgets."""
+    from factorlab.health import check as examine
+    from factorlab.health_text import report_lines
+    from factorlab.summary import clean
+
+    report = examine(_read(table, **reading))
+    if as_json:
+        click.echo(json.dumps(clean(report.to_dict()), ensure_ascii=False, indent=1))
+    else:
+        click.echo("\n".join(report_lines(report)))
+    if strict and report.flags:
+        sys.exit(STRICT_EXIT)
+
+
+@main.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@table_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: <table name>.fit here.")
+@click.option("--force", is_flag=True, help="Replace a run folder that is there.")
+@click.option("--factors", default="4", show_default=True, metavar="K|auto", help="Number of factors.")
+@click.option(
+    "--method", type=click.Choice(["pca", "ml", "bayes", "all"]), default="all", show_default=True, help="What to fit."
+)
+@click.option(
+    "--budget", type=click.Choice(["separate", "product", "none"]), default="separate", show_default=True,
+    help="Regression on log N and log D of each language, on log(N D), or none.",
+)
+@click.option(
+    "--orient", type=click.Choice(["procrustes", "principal", "varimax", "promax"]), default="procrustes",
+    show_default=True, help="Axes of the posterior draws.",
+)
+@click.option(
+    "--rotation", type=click.Choice(["none", "varimax", "promax"]), default="none", show_default=True,
+    help="Rotation of the maximum-likelihood solution.",
+)
+@click.option(
+    "--convention", type=click.Choice(["psych", "stats"]), default="psych", show_default=True,
+    help="Which of the two rotations called promax.",
+)
+@click.option(
+    "--missing", type=click.Choice(["em", "complete"]), default="em", show_default=True,
+    help="Missing cells in PCA and ML: estimated by EM, or complete models only.",
+)
+@click.option("--pairs/--no-pairs", default=True, show_default=True, help="A factor for benchmarks that share items.")
+@click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
+@click.option("--priors", type=click.Path(path_type=Path), help="TOML file of priors.")
+@click.option("--anchor", multiple=True, metavar="PCk=BENCHMARK", help="Benchmark that is positive on a factor.")
+@click.option("--draws", type=int, default=1000, show_default=True, help="Kept draws of each chain.")
+@click.option("--tune", type=int, default=1000, show_default=True, help="Warm-up draws of each chain.")
+@click.option("--chains", type=int, default=4, show_default=True, help="Chains.")
+@click.option("--cores", type=int, help="Chains at once; default: the machine's cores.")
+@click.option("--resamples", type=int, default=500, show_default=True, help="Bootstrap draws of PCA.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--strict", is_flag=True, help="Exit with 3 when the posterior did not converge.")
+@click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")
+@click.option("--quiet", is_flag=True, help="No progress display.")
+def fit(
+    table: Path,
+    out: Path | None,
+    force: bool,
+    factors: str,
+    orient: str,
+    priors: Path | None,
+    anchor: tuple[str, ...],
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+    **rest: Any,
+) -> None:
+    """Fit PCA, maximum-likelihood factor analysis and the Bayesian model to TABLE; write a run folder.
+
+    The folder holds summary.json, the solutions as netCDF (they open in ArviZ), tables as CSV,
+    figures and report.html.
+    """
+    reading = {name: rest.pop(name) for name in _READING}
+    scores = _read(table, **reading)
+    from factorlab.analysis import FitOptions, analyse, with_anchors
+    from factorlab.inference.priors import Priors, read_priors
+    from factorlab.runs import check_free, write_run
+
+    target = check_free(out if out is not None else Path(f"{scores.name}.fit"), force)
+    if factors != "auto" and not factors.isdigit():
+        raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
+    options = FitOptions(
+        factors="auto" if factors == "auto" else int(factors),
+        orientation=orient,  # type: ignore[arg-type]
+        priors=read_priors(priors) if priors is not None else Priors(),
+        **rest,
+    )
+    if anchor:
+        pairs = [_pair(text, "--anchor", "PCk=BENCHMARK") for text in anchor]
+        scores = with_anchors(scores, {_factor_number(k, "--anchor"): name for k, name in pairs})
+    from factorlab.console import Display, show
+
+    with Display(silent=quiet) as progress:
+        analysis = analyse(scores, options, progress)
+        write_run(analysis, target, force=force, progress=progress)
+    if as_json:
+        click.echo((target / "summary.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        from rich.console import Console
+
+        show(analysis, Console(highlight=False))
+        click.echo(f"Wrote {target}/ (open {target / 'report.html'})")
+    if strict and analysis.problems:
+        sys.exit(STRICT_EXIT)
+
+
+_READING = (
+    "models", "benchmarks", "model_column", "columns", "ignore", "drop", "duplicates", "require_se", "models_where",
+)  # fmt: skip
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--solution", type=click.Choice(["pca", "ml", "bayes"]), help="Of two runs: which solution; default bayes, else pca."
+)
+@click.option(
+    "--align", type=click.Choice(["match", "procrustes"]), default="match", show_default=True,
+    help="Bring the second to the first by order and signs, or by rotation.",
+)
+@click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the comparison as a CSV file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(
+    run: Path, other: Path | None, solution: str | None, align: str, level: float, out: Path | None, as_json: bool
+) -> None:
+    """Compare PCA with the Bayesian solution of RUN, or RUN with OTHER.
+
+    RUN and OTHER are run folders or .nc files (such as the truth that `factorlab simulate` writes).
+    """
+    from factorlab.console import show_comparison
+    from factorlab.inference.compare import compare as measure
+    from factorlab.summary import clean
+
+    first, second, budgets = _sides(run, other, solution)
+    result = measure(first, second, level=level, budgets=budgets, align=align)  # type: ignore[arg-type]
+    if out is not None:
+        from factorlab.tabular import write_atomically
+
+        write_atomically(out, lambda path: result.to_dataframe().to_csv(path, index=False))
+    if as_json:
+        click.echo(json.dumps(clean(result.to_dict()), ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+
+    show_comparison(result, Console(highlight=False))
+
+
+def _sides(
+    run: Path, other: Path | None, name: str | None
+) -> tuple[FactorSolution, FactorSolution, tuple[Any, Any]]:
+    """The two solutions to compare, and their budget regressions where known."""
+    from factorlab.inference.solution import load_solution
+    from factorlab.runs import load_run
+
+    if other is None:
+        analysis = load_run(run)
+        if analysis.pca is None or analysis.bayes is None:
+            raise InputError(f"run '{run}' lacks PCA or Bayes; fit with --method all, or give a second run")
+        return analysis.pca, analysis.bayes, (analysis.pca_budgets, analysis.bayes_budgets)
+    sides, budgets = [], []
+    for path in (run, other):
+        if path.suffix == ".nc":
+            sides.append(load_solution(path))
+            budgets.append(None)
+            continue
+        analysis = load_run(path)
+        wanted = [name] if name is not None else ["bayes", "pca", "ml"]
+        found = next((n for n in wanted if getattr(analysis, n) is not None), None)
+        if found is None:
+            raise InputError(f"run '{path}' has no {' or '.join(wanted)} solution; fit with --method {wanted[0]}")
+        sides.append(getattr(analysis, found))
+        budgets.append(analysis.bayes_budgets if found == "bayes" else analysis.pca_budgets if found == "pca" else None)
+    return sides[0], sides[1], (budgets[0], budgets[1])
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="File without ending; default: RUN/figures/NAME.")
+def plot(run: Path, name: str | None, out: Path | None) -> None:
+    """Draw figure NAME of RUN as PNG and SVG; without NAME, list the figures."""
+    from factorlab.gallery import captions, draw
+    from factorlab.plots import save
+    from factorlab.runs import load_run
+
+    analysis = load_run(run)
+    if name is None:
+        for key, caption in captions(analysis).items():
+            click.echo(f"{key:24} {caption}")
+        return
+    figure = draw(analysis, name)
+    stem = out if out is not None else run / "figures" / name
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for path in save(figure, stem):
+        click.echo(str(path))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--quiet", is_flag=True, help="No progress display.")
+def report(run: Path, quiet: bool) -> None:
+    """Rebuild figures and report.html of RUN."""
+    from factorlab.console import Display
+    from factorlab.runs import load_run, write_page
+
+    with Display(silent=quiet) as progress:
+        progress("reading the run", 0, 0)
+        path = write_page(load_run(run), run, progress)
+    click.echo(f"Wrote {path}")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and truth.nc.")
+@click.option("--like", type=click.Path(path_type=Path), help="Take models, budgets, benchmarks and PCA loadings of a table.")
+@click.option("--models", type=int, default=35, show_default=True, help="Number of models (without --like).")
+@click.option("--benchmarks", type=int, default=19, show_default=True, help="Number of benchmarks (without --like).")
+@click.option("--factors", type=int, default=3, show_default=True, help="Number of factors.")
+@click.option("--languages", default="en,ja", show_default=True, help="Languages with a budget (without --like).")
+@click.option("--rho", multiple=True, metavar="PCk:LANG=R", help="Population correlation of a factor and a log budget.")
+@click.option("--token-log-sd", type=float, default=0.0, show_default=True, help="Error of the published token counts.")
+@click.option("--family-share", type=float, default=0.0, show_default=True, help="Share of residual variance of families.")
+@click.option("--missing", type=float, default=0.0, show_default=True, help="Share of cells taken out.")
+@click.option("--instances", type=int, default=1000, show_default=True, help="Instances of a benchmark.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--force", is_flag=True, help="Replace the folder if an earlier simulate wrote it.")
+def simulate(
+    out: Path,
+    like: Path | None,
+    models: int,
+    benchmarks: int,
+    factors: int,
+    languages: str,
+    rho: tuple[str, ...],
+    instances: int,
+    force: bool,
+    **rest: Any,
+) -> None:
+    """Simulate a score table with known factors: scores.parquet, models.csv, benchmarks.csv, truth.nc."""
+    from factorlab.inference.pca import fit_pca
+    from factorlab.runs import new_folder
+    from factorlab.scores import read_scores
+    from factorlab.simulate import simulate as draw
+
+    if out.exists() and not (force and (out / "truth.nc").is_file()):
+        raise InputError(f"'{out}' exists; give --out another folder, or --force to replace an earlier simulation")
+    source = read_scores(like) if like is not None else None
+    simulated = draw(
+        models=models,
+        benchmarks=benchmarks,
+        factors=factors,
+        languages=tuple(name.strip() for name in languages.split(",") if name.strip()),
+        like=source,
+        loading=fit_pca(source, factors, missing="em").loading_mean().to_numpy() if source is not None else None,
+        rho=dict(_rho(text) for text in rho) or None,
+        n_instances=instances,
+        **rest,
+    )
+    with new_folder(out) as work:
+        simulated.table.write(work)
+        simulated.truth.save(work / "truth.nc")
+        simulated.budget.rename_axis("model").to_csv(work / "true_budgets.csv")
+    click.echo(f"Wrote {out}/ ({len(simulated.table.model_names)} models x {len(simulated.table.benchmark_names)} benchmarks)")
+
+
+def _rho(text: str) -> tuple[tuple[int, str], float]:
+    left, value = _pair(text, "--rho", "PCk:LANG=R")
+    factor, _, language = left.partition(":")
+    try:
+        return (_factor_number(factor, "--rho") - 1, language.strip()), float(value)
+    except ValueError:
+        raise InputError(f"--rho '{text}' is not of the form PCk:LANG=R, such as PC2:ja=0.8") from None
+
+
+if __name__ == "__main__":
+    main()
