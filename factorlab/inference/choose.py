@@ -111,13 +111,17 @@ def choose_factors(
     limit = min(most, n_benchmarks - 1, n_models - 2)
     if limit < 1:
         raise InputError(
-            f"table '{table.name}' has {n_models} models x {n_benchmarks} benchmarks and at most {most} factors "
-            "were asked; choosing their number needs at least 3 models, 2 benchmarks and most=1"
+            f"table '{table.name}' has {n_models} models x {n_benchmarks} benchmarks and at most {most} "
+            "factors were asked; choosing their number needs at least 3 models, 2 benchmarks and most=1"
         )
     scree = parallel_analysis(table, seed=seed, missing="em" if np.isnan(table.scores).any() else "complete")
     factors = np.arange(1, limit + 1)
     out = pd.DataFrame(
-        {"factors": factors, "eigenvalue": scree.eigenvalues[:limit], "threshold": scree.reference_quantile[:limit]}
+        {
+            "factors": factors,
+            "eigenvalue": scree.eigenvalues[:limit],
+            "threshold": scree.reference_quantile[:limit],
+        }
     )
     notes = list(scree.notes)
     if method == "pca":

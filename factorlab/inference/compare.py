@@ -80,15 +80,15 @@ class Comparison:
         """
         parts = []
         for measure in MEASURES:
-            columns = {f"{measure}_{c}": n for c, n in zip(_QUANTILES, ("value", "lower", "upper"), strict=True)}
-            parts.append(self.factors[["factor", *columns]].rename(columns=columns).assign(quantity=measure))
+            new = dict(zip([f"{measure}_{c}" for c in _QUANTILES], ("value", "lower", "upper"), strict=True))
+            parts.append(self.factors[["factor", *new]].rename(columns=new).assign(quantity=measure))
         angles = self.angles.rename(columns={"median": "value"}).drop(columns="angle")
         names = [f"cosine of principal angle {a}" for a in self.angles["angle"]]
         parts.append(angles.assign(quantity=names))
         loadings = self.loadings.rename(columns={"difference": "value"})
         parts.append(loadings.assign(quantity="difference of loading"))
-        columns = ["quantity", "factor", "benchmark", "value", "lower", "upper"]
-        out = pd.concat([part.reindex(columns=columns).astype(_DTYPES) for part in parts], ignore_index=True)
+        filled = [part.reindex(columns=list(_DTYPES)).astype(_DTYPES) for part in parts]
+        out = pd.concat(filled, ignore_index=True)
         return out.assign(level=self.level)
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,7 +120,14 @@ class Comparison:
 MEASURES = ("congruence", "rmse_loading", "rmse_score", "score_correlation")
 
 _QUANTILES = ("median", "lower", "upper")
-_DTYPES = {"quantity": object, "factor": object, "benchmark": object, "value": float, "lower": float, "upper": float}
+_DTYPES: dict[str, type] = {
+    "quantity": object,
+    "factor": object,
+    "benchmark": object,
+    "value": float,
+    "lower": float,
+    "upper": float,
+}
 
 
 def compare(
@@ -143,7 +150,8 @@ def compare(
     budgets : pair of BudgetRegression, optional
         Of the first and of the second; their verdicts are compared when both are given.
     align : {"match", "procrustes"}
-        Give the second the order and signs of the first, and nothing else; or turn it by the one
+        Give the second the order and signs of the first, and nothing else; or make the abilities of
+        both uncorrelated (those of a truth or of oblique axes are not) and turn the second by the one
         orthogonal rotation of its mean loadings that comes nearest to the first's.
     names : pair of str, optional
         What to call the two; their methods when not given.
@@ -230,7 +238,8 @@ def _check(first: FactorSolution, second: FactorSolution, level: float, align: s
     if len(common) < 2:
         raise InputError(
             f"the two solutions have {len(common)} benchmarks in common, of {len(first.benchmarks)} and "
-            f"{len(second.benchmarks)}; at least 2 are needed: compare fits of tables with the same benchmarks"
+            f"{len(second.benchmarks)}; at least 2 are needed: "
+            "compare fits of tables with the same benchmarks"
         )
 
 
@@ -289,20 +298,46 @@ def _measure(
     align: Align,
 ) -> Measured:
     """Loadings and measures of agreement of every pair of draws."""
-    turn = np.eye(len(matching.sign)) * matching.sign
-    if align == "procrustes":
-        a = first.loading_mean().loc[benchmarks].to_numpy()[:, matching.first]
-        b = second.loading_mean().loc[benchmarks].to_numpy()[:, matching.second] * scale[:, None]
-        turn = turn @ procrustes(b @ turn, a)
     eye = np.eye(len(matching.sign))
+    sides = (
+        _Picked(first, _rows(first.benchmarks, benchmarks), _rows(first.models, models), matching.first, eye),
+        _Picked(
+            second, _rows(second.benchmarks, benchmarks), _rows(second.models, models), matching.second,
+            eye * matching.sign,
+        ),
+    )  # fmt: skip
+    apart = align == "procrustes"
+    row = max(len(models), len(benchmarks)) * len(eye)
+    if apart:
+        sides = (sides[0], sides[1]._replace(turn=_rotation(sides, scale, row)))
     pieces = []
-    for pairs in _pairs(first.n_draws, second.n_draws, max(len(models), 1) * len(turn)):
-        one = _on_scale(first, pairs[0], benchmarks, models, matching.first, eye)
-        two = _on_scale(second, pairs[1], benchmarks, models, matching.second, turn)
+    for pairs in _pairs(first.n_draws, second.n_draws, row):
+        one = _on_scale(sides[0], pairs[0], apart)
+        two = _on_scale(sides[1], pairs[1], apart)
         loading = two[0] * scale[:, None]
         pieces.append((one[0], loading, *_agreement(one, (loading, two[1]))))
     joined = [np.concatenate(part) for part in zip(*pieces, strict=True)]
     return Measured(joined[0], joined[1], dict(zip(MEASURES, joined[2:6], strict=True)), joined[6])
+
+
+class _Picked(NamedTuple):
+    """A solution with the rows of its benchmarks and models, its factors, and how they are turned."""
+
+    solution: FactorSolution
+    benchmarks: np.ndarray
+    models: np.ndarray
+    factors: np.ndarray
+    turn: np.ndarray
+
+
+def _rotation(sides: tuple[_Picked, _Picked], scale: np.ndarray, row: int) -> np.ndarray:
+    """Signs, then the rotation of the second's mean loadings that is nearest to the first's."""
+    means = []
+    for side in sides:
+        n = side.solution.n_draws
+        total = sum(_on_scale(side, index, True)[0].sum(axis=0) for index, _ in _pairs(n, 1, row))
+        means.append(total / n)
+    return sides[1].turn @ procrustes(means[1] * scale[:, None], means[0])
 
 
 def _pairs(n_first: int, n_second: int, row: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -316,23 +351,25 @@ def _pairs(n_first: int, n_second: int, row: int) -> Iterator[tuple[np.ndarray, 
         yield index % n_first, other[index]
 
 
-def _on_scale(
-    solution: FactorSolution,
-    draws: np.ndarray,
-    benchmarks: list[str],
-    models: list[str],
-    pick: np.ndarray,
-    turn: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Loadings (pair, benchmark, factor) and abilities (pair, model, factor), sd 1 over `models`."""
-    loading = solution.stacked("loading")[draws][:, _rows(solution.benchmarks, benchmarks)][:, :, pick] @ turn
-    ability = solution.stacked("ability")[draws][:, _rows(solution.models, models)][:, :, pick] @ turn
-    if len(models) < 2:
-        return loading, np.full_like(ability, np.nan)
+def _on_scale(side: _Picked, draws: np.ndarray, decorrelate: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Loadings (pair, benchmark, factor) and abilities (pair, model, factor), sd 1 over the models.
+
+    Decorrelated by the symmetric root of the abilities' correlation, which moves the axes least.
+    """
+    loading = side.solution.stacked("loading")[draws][:, side.benchmarks][:, :, side.factors]
+    ability = side.solution.stacked("ability")[draws][:, side.models][:, :, side.factors]
+    if len(side.models) < 2:
+        return loading @ side.turn, np.full_like(ability, np.nan)
     ability = ability - ability.mean(axis=1, keepdims=True)
     spread = ability.std(axis=1, keepdims=True)
     spread = np.where(spread > 0, spread, 1.0)
-    return loading * spread, ability / spread
+    loading, ability = loading * spread, ability / spread
+    if decorrelate:
+        value, vector = np.linalg.eigh(np.swapaxes(ability, 1, 2) @ ability / ability.shape[1])
+        root = np.sqrt(np.maximum(value, 1e-9))[:, None, :]
+        back = np.swapaxes(vector, 1, 2)
+        loading, ability = loading @ ((vector * root) @ back), ability @ ((vector / root) @ back)
+    return loading @ side.turn, ability @ side.turn
 
 
 def _agreement(
@@ -395,7 +432,9 @@ def _loading_table(
         "lower": lower,
         "upper": upper,
     }
-    table = pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index=index).reset_index()
+    table = pd.DataFrame(
+        {name: values.ravel() for name, values in columns.items()}, index=index
+    ).reset_index()
     return table.assign(level=level, changes=(table["lower"] > 0) | (table["upper"] < 0))
 
 
@@ -420,7 +459,9 @@ def _notes(
                 more = f" and {len(out) - 5} more" if len(out) > 5 else ""
                 notes.append(f"Not compared, {what} of {name} only: {', '.join(out[:5])}{more}.")
         if solution.kind == "resample":
-            notes.append(f"Intervals take the draws of {name} as they are: they are resamples, not a posterior.")
+            notes.append(
+                f"Intervals take the draws of {name} as they are: they are resamples, not a posterior."
+            )
     if len(first.factors) != len(second.factors):
         notes.append(
             f"{names[0]} has {len(first.factors)} factors and {names[1]} {len(second.factors)}: the "

@@ -92,8 +92,8 @@ def _factors(first: Side, second: Side, factors: pd.DataFrame) -> Iterator[Row]:
     for _, row in factors.iterrows():
         if row["congruence_median"] < SAME_FACTOR:
             text = (
-                f"{row['factor']} of {first.name} and {row['second_factor']} of {second.name} are not one factor: "
-                f"congruence {row['congruence_median']:.2f} (one factor from {SAME_FACTOR:g})."
+                f"{row['factor']} of {first.name} and {row['second_factor']} of {second.name} are not one "
+                f"factor: congruence {row['congruence_median']:.2f} (one factor from {SAME_FACTOR:g})."
             )
             yield "another factor", str(row["factor"]), None, None, np.nan, np.nan, text
 
@@ -111,9 +111,9 @@ def _loadings(first: Side, second: Side, loadings: pd.DataFrame, level: float) -
     """Loadings that are salient in one and not credibly in the other, and signs that differ."""
     bounds = [_bounds(side.loading, level) for side in (first, second)]
     salient = [(low >= SALIENT) | (high <= -SALIENT) for low, high in bounds]
-    for place, row in zip(loadings.index, loadings.itertuples(index=False), strict=True):
-        factor, benchmark = str(row.factor), str(row.benchmark)
-        values = (float(row.first), float(row.second))
+    for place, (_, row) in zip(loadings.index.to_numpy(dtype=int), loadings.iterrows(), strict=True):
+        factor, benchmark = str(row["factor"]), str(row["benchmark"])
+        values = (float(row["first"]), float(row["second"]))
         words = [_words(v, b, place) for v, b in zip(values, bounds, strict=True)]
         if salient[0][place] != salient[1][place]:
             yes = 0 if salient[0][place] else 1
@@ -164,8 +164,8 @@ def _budgets(first: Side, second: Side, factors: pd.DataFrame) -> Iterator[Row]:
                 if not np.isfinite([*a, *b]).all() or _verdict(a) == _verdict(b):
                     continue
                 text = (
-                    f"rho({match['factor']}, {budget}) is {_verdict(a)} in {first.name}, "
-                    f"{_rho(a)} ({_form(form)}), and {_verdict(b)} in {second.name}, {_rho(b)} ({_form(other)})."
+                    f"rho({match['factor']}, {budget}) is {_verdict(a)} in {first.name}, {_rho(a)} "
+                    f"({_form(form)}), and {_verdict(b)} in {second.name}, {_rho(b)} ({_form(other)})."
                 )
                 yield "budget", str(match["factor"]), None, str(budget), a[0], b[0], text
 

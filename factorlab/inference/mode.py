@@ -135,7 +135,12 @@ def fit_mode(cells: Cells, factors: int, priors: Priors | None = None, max_steps
         loading, mean, noise_sd, pair_sd = unpack(x)
         g = likelihood_gradient(cells, loading, mean, noise_sd, pair_sd)
         off = (np.log(noise_sd) - np.log(p.noise_sd_median)) / p.noise_sd_log_sd
-        prior = (loading**2).sum() + (mean**2).sum() / p.mean_sd**2 + (off**2).sum() + (pair_sd**2).sum() / p.pair_sd**2
+        prior = (
+            (loading**2).sum()
+            + (mean**2).sum() / p.mean_sd**2
+            + (off**2).sum()
+            + (pair_sd**2).sum() / p.pair_sd**2
+        )
         slope = [
             (g.loading - loading).ravel(),
             g.mean - mean / p.mean_sd**2,
@@ -156,7 +161,12 @@ def fit_mode(cells: Cells, factors: int, priors: Priors | None = None, max_steps
     # Matrices this small are slower on several threads, by far on a busy machine.
     with threadpool_limits(limits=1, user_api="blas"):
         found = minimize(
-            objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_steps, "gtol": 1e-4}
+            objective,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": max_steps, "gtol": 1e-4},
         )
     return Mode(*unpack(found.x), -float(found.fun), bool(found.success))
 

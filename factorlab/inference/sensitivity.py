@@ -103,7 +103,9 @@ def prior_sensitivity(
     asked = CHANGES if changes is None else changes
     unknown = [name for name in asked if name not in CHANGES]
     if unknown:
-        raise InputError(f"no prior '{unknown[0]}' can be changed by weights; give some of {', '.join(CHANGES)}")
+        raise InputError(
+            f"no prior '{unknown[0]}' can be changed by weights; give some of {', '.join(CHANGES)}"
+        )
     items = list(headline(solution, regression))
     if quantities is not None:
         names = [item.name for item in items]
@@ -135,7 +137,12 @@ class _Fit(NamedTuple):
 
 
 def _change(
-    solution: FactorSolution, priors: Mapping[str, float], fit: _Fit, name: str, factor: float, milder: bool = True
+    solution: FactorSolution,
+    priors: Mapping[str, float],
+    fit: _Fit,
+    name: str,
+    factor: float,
+    milder: bool = True,
 ) -> list[pd.DataFrame]:
     """Rows of one change; where the weights give out, those of half of it (its square root) as well."""
     log_weights = log_weight(solution, priors, name, factor)
@@ -163,11 +170,17 @@ def headline(solution: FactorSolution, regression: BudgetRegression) -> Iterator
     Quantity
     """
     if regression.draws is None:
-        raise InputError("prior sensitivity needs a joint posterior with budgets; this regression is two-step")
+        raise InputError(
+            "prior sensitivity needs a joint posterior with budgets; this regression is two-step"
+        )
     flags = dict(zip(solution.factors, solution.extra.get("identified", []), strict=False))
     factors = [f for f in solution.factors if flags.get(f, True)]
     for factor in factors:
-        for name, form in (("rho", "at hand"), ("rho_population", "population"), ("rho_difference", "at hand")):
+        for name, form in (
+            ("rho", "at hand"),
+            ("rho_population", "population"),
+            ("rho_difference", "at hand"),
+        ):
             if name not in regression.draws:
                 continue
             array = regression.draws[name].sel(factor=factor)
@@ -206,7 +219,9 @@ def log_weight(
 
     def logged(variable: str, log_sd: float) -> np.ndarray:
         log_x = np.log(_columns(solution, variable))
-        change = norm.logpdf(log_x, np.log(scale * factor), log_sd) - norm.logpdf(log_x, np.log(scale), log_sd)
+        change = norm.logpdf(log_x, np.log(scale * factor), log_sd) - norm.logpdf(
+            log_x, np.log(scale), log_sd
+        )
         return change.sum(axis=1)
 
     if name in ("loading_sd", "pair_sd", "slope_sd", "root_sd", "step_sd"):
@@ -217,7 +232,9 @@ def log_weight(
         return logged("noise_sd", float(priors["noise_sd_log_sd"]))
     if name == "tokens_log10_sd":
         found = _named(solution, "log10_tokens_sd_")
-        return np.sum([_scaled(_columns(solution, v) / scale, factor) for v in found], axis=0) if found else None
+        return (
+            np.sum([_scaled(_columns(solution, v) / scale, factor) for v in found], axis=0) if found else None
+        )
     if name == "token_floor_b":
         found = _named(solution, "token_floor_b_")
         log_sd = float(priors["token_floor_log_sd"])
@@ -274,8 +291,9 @@ def _priors(solution: FactorSolution, regression: BudgetRegression, level: float
         raise InputError(f"level {level} is not a probability; give a number between 0 and 1, such as 0.94")
     if solution.kind != "posterior" or regression.method != "joint" or "slope" not in solution.draws:
         raise InputError(
-            f"prior sensitivity needs a posterior and its joint regression; this is a {solution.kind} of method "
-            f"'{solution.method}' with a {regression.method} regression: fit with --method bayes and budgets"
+            f"prior sensitivity needs a posterior and its joint regression; this is a {solution.kind} of "
+            f"method '{solution.method}' with a {regression.method} regression: fit with --method bayes and "
+            "budgets"
         )
     settings = solution.provenance.get("settings", {})
     if "priors" not in settings:
