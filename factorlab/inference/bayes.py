@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 BudgetForm = Literal["separate", "product", "none"]
 
 IDENTIFIED = 0.8
-"""An axis counts as identified when its median |cosine| with the posterior's typical axis is above."""
+"""An axis counts as identified when the median |cosine| of the draws' principal axis is above this
+both with the posterior's typical axis and with the PCA axis that gives it its name."""
 
 
 class ModelInputs(NamedTuple):
@@ -378,7 +379,7 @@ def fit_bayes(
     raw_ability = _abilities(inputs, drawn, seed)
     oriented, axis = _orient(drawn, raw_ability, reference, orientation)
     labelled = _label(table, inputs, drawn, oriented, axis, (chains, draws))
-    identified = [bool(np.median(axis.cosine_self[:, f]) > IDENTIFIED) for f in range(factors)]
+    identified = [bool(np.min(np.median(pair, axis=0)) > IDENTIFIED) for pair in _cosines(axis)]
     tell("checking convergence", 0, 0)
     diagnostics = diagnose(labelled, drawn.divergences, identified)
     standard = table.standardised()
@@ -420,6 +421,11 @@ def reference_loadings(table: ScoreTable, factors: int) -> np.ndarray:
 
 def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
+
+
+def _cosines(axis: Axes) -> np.ndarray:
+    """|cosine| of each draw's axes with the typical ones and with PCA's, (factor, draw, 2)."""
+    return np.stack([axis.cosine_self, axis.cosine_reference], axis=-1).transpose(1, 0, 2)
 
 
 def _abilities(inputs: ModelInputs, drawn: Sample, seed: int) -> np.ndarray:
@@ -511,10 +517,11 @@ def _notes(table: ScoreTable, axis: Axes, identified: list[bool], labelled: xr.D
     notes = []
     for f, ok in enumerate(identified):
         if not ok:
-            cosine = np.median(axis.cosine_self[:, f])
+            own, named = np.median(axis.cosine_self[:, f]), np.median(axis.cosine_reference[:, f])
             notes.append(
-                f"PC{f + 1} is not identified: its axis turns from draw to draw (median |cosine| with "
-                f"the typical axis {cosine:.2f}); do not read its loadings or correlations"
+                f"PC{f + 1} is not identified: principal axis {f + 1} of the posterior has median |cosine| "
+                f"{named:.2f} with PCA's PC{f + 1} and {own:.2f} with its own typical direction (above "
+                f"{IDENTIFIED} both would do); do not read its loadings or correlations"
             )
     unknown = int((np.isnan(table.se) & np.isfinite(table.scores)).sum())
     if unknown:

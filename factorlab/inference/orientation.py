@@ -114,7 +114,7 @@ def orient(
 def rotate(white: np.ndarray, reference: np.ndarray, how: Orientation) -> np.ndarray:
     """Rotation of each draw's whitened loadings, (draw, factor, factor)."""
     if how == "procrustes":
-        return procrustes(white, np.broadcast_to(reference, white.shape))
+        return procrustes(white, reference)
     if how == "principal":
         goal = reference
         rotation = np.swapaxes(np.linalg.svd(white, full_matrices=False)[2], -1, -2)
@@ -124,7 +124,7 @@ def rotate(white: np.ndarray, reference: np.ndarray, how: Orientation) -> np.nda
     else:
         goal = promax(reference, convention="psych")[0]
         rotation = promax(white, convention="psych")[1]
-    order, sign = match(white @ rotation, np.broadcast_to(goal, white.shape))
+    order, sign = match(white @ rotation, goal)
     return take_factors(rotation, order, sign)
 
 
