@@ -39,6 +39,7 @@ FEWEST = 100
 
 CHANGES: Mapping[str, tuple[float, float]] = {
     "loading_sd": (0.5, 2.0),
+    "small_loading": (0.5, 2.0),
     "mean_sd": (0.5, 2.0),
     "noise_sd_median": (0.8, 1.25),
     "pair_sd": (0.5, 2.0),
@@ -121,7 +122,7 @@ def prior_sensitivity(
     fit = _Fit(items, flat, fitted, bulk, level)
     rows = [_rows(fit, AS_FITTED, None, fitted, bulk, np.nan, AS_FITTED)]
     for name, factors in asked.items():
-        for factor in factors:
+        for factor in factors if name in priors else ():
             rows += _change(solution, priors, fit, name, factor)
     return pd.concat(rows, ignore_index=True)
 
@@ -226,6 +227,8 @@ def log_weight(
 
     if name in ("loading_sd", "pair_sd", "slope_sd", "root_sd", "step_sd"):
         return _scaled(_columns(solution, name) / scale, factor) if name in draws else None
+    if name == "small_loading":
+        return _small_loading(solution, scale, factor) if "turn" in draws else None
     if name == "mean_sd":
         return _scaled(_raw_mean(solution) / scale, factor) if "turn" in draws else None
     if name == "noise_sd_median":
@@ -256,6 +259,16 @@ def _named(solution: FactorSolution, prefix: str) -> list[str]:
     return [str(v) for v in solution.draws.data_vars if str(v).startswith(prefix)]
 
 
+def _small_loading(solution: FactorSolution, small: float, factor: float) -> np.ndarray:
+    """Of the density ``|Lambda' Lambda / J + small^2 I|^(-K/2)`` of the loadings as sampled, (draw,)."""
+    raw = solution.stacked("loading") @ np.swapaxes(solution.stacked("turn"), 1, 2)
+    _, n_benchmarks, n_factors = raw.shape
+    gram = np.swapaxes(raw, 1, 2) @ raw / n_benchmarks
+    ridge = np.eye(n_factors) * small**2
+    changed, fitted = (np.linalg.slogdet(gram + ridge * f**2)[1] for f in (factor, 1.0))
+    return -0.5 * n_factors * (changed - fitted)
+
+
 def _raw_mean(solution: FactorSolution) -> np.ndarray:
     """mu as sampled: orientation moved the centre of the abilities into the mean, (draw, benchmark)."""
     loading, turn, center = (solution.stacked(v) for v in ("loading", "turn", "center"))
@@ -283,7 +296,7 @@ def _belongs(solution: FactorSolution, name: str) -> bool:
     """Whether the model has the prior although its draws were not kept."""
     if name in ("derived_log_sd", "guessed_log_sd"):
         return not _named(solution, "token_error_")
-    return name == "mean_sd"
+    return name in ("mean_sd", "small_loading")
 
 
 def _priors(solution: FactorSolution, regression: BudgetRegression, level: float) -> Mapping[str, float]:

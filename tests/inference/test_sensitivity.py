@@ -21,7 +21,11 @@ from factorlab.inference.solution import FactorSolution, label_draws
 from factorlab.simulate import simulate
 
 DATA = Path(__file__).parents[2] / "data"
-PRIORS = asdict(Priors(slope_sd=1.0, root_sd=0.5, pair_sd=0.5, guessed_log_sd=0.7, noise_sd_median=0.35))
+PRIORS = asdict(
+    Priors(
+        slope_sd=1.0, root_sd=0.5, pair_sd=0.5, guessed_log_sd=0.7, noise_sd_median=0.35, small_loading=0.1
+    )
+)
 
 
 def prior_draws(n=4000, seed=0, root=None):
@@ -118,6 +122,32 @@ def test_orientation_is_undone_for_the_means():
     np.testing.assert_allclose(
         _raw_mean(FactorSolution(draws, xr.Dataset(), "bayes", "posterior")), mean, atol=1e-9
     )
+
+
+def test_small_loadings_as_sampled():
+    """The density of the loadings as they were sampled, from the turned ones."""
+    rng = np.random.default_rng(3)
+    loading, ability = 0.2 * rng.normal(size=(40, 6, 2)), rng.normal(1, 1, (40, 9, 2))
+    out = orient(loading, ability, np.zeros((40, 6)), rng.normal(size=(6, 2)), "procrustes")
+    draws = label_draws(
+        out.loading[None],
+        out.ability[None],
+        np.ones((1, 40, 6)),
+        out.mean[None],
+        list("abcdefghi"),
+        list("uvwxyz"),
+    )
+    draws = draws.assign(turn=(("chain", "draw", "raw", "factor"), out.turn[None]))
+    found = log_weight(
+        FactorSolution(draws, xr.Dataset(), "bayes", "posterior"), PRIORS, "small_loading", 2.0
+    )
+    expected = [
+        np.log(
+            np.linalg.det(l.T @ l / 6 + 0.1**2 * np.eye(2)) / np.linalg.det(l.T @ l / 6 + 0.2**2 * np.eye(2))
+        )
+        for l in loading
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-9)  # the power is K / 2 = 1
 
 
 def test_reweighted_prior_gives_the_other_prior():
