@@ -294,7 +294,9 @@ def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
         from factorlab.inference.choose import choose_factors
 
         tell("number of factors by held-out cells", 0, 0)
-        count = choose_factors(table, method="bayes", seed=options.seed)
+        count = choose_factors(
+            table, method="bayes", seed=options.seed, pairs=options.pairs, priors=options.priors
+        )
         factors = count.chosen
         notes.append(
             f"number of factors: {_baseline_factors(fitted)} by parallel analysis (PCA, ML), "

@@ -32,7 +32,7 @@ class Standardised(NamedTuple):
     z, z_se : ndarray, (model, benchmark)
         Standardised score and standard error; NaN where missing or unknown.
     location, scale : ndarray, (benchmark,)
-        Mean and standard deviation (ddof 1) over the observed cells, in score units.
+        Mean and standard deviation (ddof 0) over the observed cells, in score units.
     sign : ndarray, (benchmark,)
         -1 where lower is better, else 1.
     """
@@ -176,7 +176,7 @@ def standardise(table: ScoreTable) -> Standardised:
             f"benchmarks without two different scores cannot be standardised: {listed(constant, 12)}; "
             f"leave them out with drop ({len(constant)} of {len(table.benchmark_names)})"
         )
-    location, scale = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0, ddof=1)
+    location, scale = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0, ddof=0)
     sign = np.where(table.benchmarks["higher_is_better"].to_numpy(dtype=bool), 1.0, -1.0)
     return Standardised(sign * (scores - location) / scale, table.se / scale, location, scale, sign)
 

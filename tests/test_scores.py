@@ -235,9 +235,10 @@ def test_lower_is_better_turns_the_sign_only():
     declared = pd.DataFrame({"benchmark": ["X", "Y"], "higher_is_better": ["no", True]})
     table = table_from_frames(wide(X=[1.0, 2, 3], Y=[1.0, 2, 3]), benchmarks=declared)
     z = table.standardised()
-    assert z.z[:, 0].tolist() == [1, 0, -1]
-    assert z.z[:, 1].tolist() == [-1, 0, 1]
-    assert z.scale.tolist() == [1, 1]
+    up = 1.5**0.5  # 1 over the ddof 0 standard deviation of 1, 2, 3
+    np.testing.assert_allclose(z.z[:, 0], [up, 0, -up])
+    np.testing.assert_allclose(z.z[:, 1], [-up, 0, up])
+    np.testing.assert_allclose(z.scale, [1 / up, 1 / up])
     assert z.sign.tolist() == [-1, 1]
 
 

@@ -152,12 +152,11 @@ def design_budgets(table: ScoreTable, priors: Priors, languages: list[str] | Non
             notes.append(why)
         else:
             found.append(tokens)
-    if np.isfinite(log10_params).sum() < MIN_KNOWN:
-        if found or "params_b" in models:
-            notes.append("fewer than 3 models have params_b: no regression on budgets")
+    if not table.languages:
+        notes.append("no tokens_b_<language> column in a models table: no regression on budgets")
+    elif np.isfinite(log10_params).sum() < MIN_KNOWN:
+        notes.append(f"fewer than {MIN_KNOWN} models have params_b: no regression on budgets")
         found = []
-    elif not found and not table.languages:
-        notes.append("no tokens_b_<language> column in the models table: no regression on budgets")
     if not np.isfinite(log10_params).any():
         log10_params = np.zeros(n_scored)
     family_index, families = pd.factorize(np.asarray(lineage.family_of(table.model_names), dtype=object))

@@ -1,0 +1,36 @@
+"""Fits and tables that several tests read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factorlab.inference.bayes import fit_bayes
+from factorlab.scores import ScoreTable, read_scores
+from factorlab.simulate import Simulated, simulate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def swallow() -> ScoreTable:
+    """The real 35 x 19 matrix of the project's own data folder."""
+    return read_scores(ROOT / "data" / "scores.parquet")
+
+
+@pytest.fixture(scope="session")
+def small() -> Simulated:
+    """A simulated table on which a fit takes seconds: 24 models x 8 benchmarks, 2 factors.
+
+    A general factor and a contrast of the two halves, so that the principal axes are the true ones.
+    """
+    loading = np.column_stack([np.full(8, 0.75), np.repeat([0.55, -0.5], 4)])
+    return simulate(models=24, benchmarks=8, loading=loading, n_instances=500, seed=11)
+
+
+@pytest.fixture(scope="session")
+def small_fit(small: Simulated):
+    """A short posterior of `small`."""
+    return fit_bayes(small.table, 2, draws=400, tune=400, chains=2, seed=3)
