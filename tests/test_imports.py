@@ -22,6 +22,7 @@ LAYERS = [
     {"summary"},
     {"plots"},
     {"gallery"},
+    {"page"},
     {"report"},
     {"runs"},
     {"console"},
