@@ -86,7 +86,9 @@ def figure(analysis: Analysis, name: str) -> Figure:
 
 
 def save_figures(
-    analysis: Analysis, folder: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
+    analysis: Analysis,
+    folder: str | os.PathLike[str],
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, tuple[Path, Path]]:
     """Draw all figures and write each as ``<name>.png`` and ``<name>.svg``.
 
@@ -137,45 +139,60 @@ def _shown(factors: list[str], every: bool) -> list[str]:
 
 def _data(analysis: Analysis, every: bool) -> Named:
     table = analysis.table
-    yield "scores_by_group", Drawing(
-        "Scores by benchmark and group of models",
-        "A bubble is a model, its area the number of parameters; the line through it is one standard error "
-        "either way, the tick the median of the group.",
-        lambda: plots.scores_by_group(table),
+    yield (
+        "scores_by_group",
+        Drawing(
+            "Scores by benchmark and group of models",
+            "A bubble is a model, its area the number of parameters; the line through it is one standard "
+            "error either way, the tick the median of the group.",
+            lambda: plots.scores_by_group(table),
+        ),
     )
     if len(table.benchmark_names) < 2:
         return
-    yield "correlations", Drawing(
-        "Correlations between benchmarks (Pearson)",
-        "Dark orange: models that do well on one do well on the other; factors are what such blocks "
-        "have in common.",
-        lambda: plots.correlation_heatmap(table),
+    yield (
+        "correlations",
+        Drawing(
+            "Correlations between benchmarks (Pearson)",
+            "Dark red: models that do well on one do well on the other; factors are what such blocks "
+            "have in common.",
+            lambda: plots.correlation_heatmap(table),
+        ),
     )
-    yield "correlations_spearman", Drawing(
-        "Correlations between benchmarks (Spearman, of ranks)",
-        "The same from ranks only, so that no single extreme score can make a correlation.",
-        lambda: plots.correlation_heatmap(table, method="spearman"),
+    yield (
+        "correlations_spearman",
+        Drawing(
+            "Correlations between benchmarks (Spearman, of ranks)",
+            "The same from ranks only, so that no single extreme score can make a correlation.",
+            lambda: plots.correlation_heatmap(table, method="spearman"),
+        ),
     )
 
 
 def _baselines(analysis: Analysis, every: bool) -> Named:
     table, parallel = analysis.table, analysis.parallel
     if parallel is not None:
-        yield "scree", Drawing(
-            "Scree: eigenvalues beside those of noise",
-            "A component is worth a look when its eigenvalue (its variance in units of one benchmark) is "
-            "above the band that tables of pure noise give.",
-            lambda: plots.scree(parallel),
+        yield (
+            "scree",
+            Drawing(
+                "Scree: eigenvalues beside those of noise",
+                "A component is worth a look when its eigenvalue (its variance in units of one benchmark) is "
+                "above the band that tables of pure noise give.",
+                lambda: plots.scree(parallel),
+            ),
         )
     words = {"leave-one-model-out": "leave_one_out", "leave-one-lineage-out": "leave_one_lineage_out"}
     for scheme, name in words.items():
         if scheme in analysis.resamples:
             what = "model" if name == "leave_one_out" else "lineage (a base model and all built on it)"
-            yield name, Drawing(
-                f"PCA loadings with each {what.split(' (')[0]} left out in turn",
-                f"A dot is the loading with one {what} left out; a wide row hangs on few of them, and the "
-                "one that moves it most is named.",
-                lambda scheme=scheme: plots.leave_one_out_loadings(analysis.resamples[scheme], table),
+            yield (
+                name,
+                Drawing(
+                    f"PCA loadings with each {what.split(' (')[0]} left out in turn",
+                    f"A dot is the loading with one {what} left out; a wide row hangs on few of them, and "
+                    "the one that moves it most is named.",
+                    lambda scheme=scheme: plots.leave_one_out_loadings(analysis.resamples[scheme], table),
+                ),
             )
 
 
@@ -186,51 +203,72 @@ def _bayes(analysis: Analysis, every: bool) -> Named:
     if solution is None:
         return
     called = {"pca": "PCA", "ml": "maximum likelihood", "bayes": "Bayes"}[solution.method]
-    yield "loadings_heatmap", Drawing(
-        f"Loadings ({called})",
-        "A cell is the correlation of a benchmark with an ability; a dot marks those whose interval "
-        "leaves out 0, hatching a factor that the data do not fix.",
-        lambda: plots.loadings_heatmap(solution, table, level=level),
+    yield (
+        "loadings_heatmap",
+        Drawing(
+            f"Loadings ({called})",
+            "A cell is the correlation of a benchmark with an ability; a dot marks those whose interval "
+            "leaves out 0, hatching a factor that the data do not fix.",
+            lambda: plots.loadings_heatmap(solution, table, level=level),
+        ),
     )
     fits, labels = _forest(analysis)
-    yield "loadings_forest", Drawing(
-        "Loadings of the methods side by side",
-        "Each row a benchmark, each bar an interval; where the bars of the methods lie over one another "
-        "the loading does not hang on the method.",
-        lambda: plots.loadings_forest(fits, table, labels=labels, level=level),
+    yield (
+        "loadings_forest",
+        Drawing(
+            "Loadings of the methods side by side",
+            "Each row a benchmark, each bar an interval; where the bars of the methods lie over one another "
+            "the loading does not hang on the method.",
+            lambda: plots.loadings_forest(fits, table, labels=labels, level=level),
+        ),
     )
-    yield "abilities", Drawing(
-        f"Ability of each model ({called})",
-        "0 is the average of the models at hand, 1 their standard deviation; bars that overlap much mean "
-        "that the order of the two models is open.",
-        lambda: plots.ability_intervals(solution, table, level=level),
+    yield (
+        "abilities",
+        Drawing(
+            f"Ability of each model ({called})",
+            "0 is the average of the models at hand, 1 their standard deviation; bars that overlap much mean "
+            "that the order of the two models is open.",
+            lambda: plots.ability_intervals(solution, table, level=level),
+        ),
     )
     for factor in _shown(solution.factors, every):
-        yield f"{factor}_scores", Drawing(
-            f"{factor} against raw scores",
-            f"What {factor} is made of: the six benchmarks that load on it most, in their own units.",
-            lambda factor=factor: plots.ability_against_scores(solution, table, factor, level=level),
+        yield (
+            f"{factor}_scores",
+            Drawing(
+                f"{factor} against raw scores",
+                f"What {factor} is made of: the six benchmarks that load on it most, in their own units.",
+                lambda factor=factor: plots.ability_against_scores(solution, table, factor, level=level),
+            ),
         )
     if solution.n_draws < 2:
         return
     for factor in _shown(solution.factors, every):
-        yield f"ranks_{factor}", Drawing(
-            f"Rank of each model on {factor}",
-            "The bar holds the ranks that the draws give a model; 1 is the ablest.",
-            lambda factor=factor: plots.rank_intervals(solution, factor, table, level=level),
+        yield (
+            f"ranks_{factor}",
+            Drawing(
+                f"Rank of each model on {factor}",
+                "The bar holds the ranks that the draws give a model; 1 is the ablest.",
+                lambda factor=factor: plots.rank_intervals(solution, factor, table, level=level),
+            ),
         )
         if every or len(solution.models) <= MOST_COMPARED:
-            yield f"differences_{factor}", Drawing(
-                f"Which models differ on {factor}",
-                "Left the difference to the next model in order, right the probability that the model of the "
-                "row is above that of the column.",
-                lambda factor=factor: plots.paired_differences(solution, factor, level=level),
+            yield (
+                f"differences_{factor}",
+                Drawing(
+                    f"Which models differ on {factor}",
+                    "Left the difference to the next model in order, right the probability that the model "
+                    "of the row is above that of the column.",
+                    lambda factor=factor: plots.paired_differences(solution, factor, level=level),
+                ),
             )
-    yield "axes", Drawing(
-        "Which axes the data fix",
-        "Right: an axis whose draws all lie near 1 points the same way in every draw; one that spreads "
-        "towards 0 is not identified, and its loadings mean nothing.",
-        lambda: plots.axis_identification(solution, level=level),
+    yield (
+        "axes",
+        Drawing(
+            "Which axes the data fix",
+            "Right: an axis whose draws all lie near 1 points the same way in every draw; one that spreads "
+            "towards 0 is not identified, and its loadings mean nothing.",
+            lambda: plots.axis_identification(solution, level=level),
+        ),
     )
 
 
@@ -252,12 +290,20 @@ def _budgets(analysis: Analysis, every: bool) -> Named:
     names = budgets_with_data(analysis)
     for budget in names if every else [b for b in names if b != "total"]:
         for factor in _shown(solution.factors, every):
-            yield f"{factor}_{budget}", Drawing(
-                f"{factor} against the training budget: {_budget_words(budget)}",
-                "Horizontal: parameters times tokens, so ten times the budget is one step to the right; bars "
-                "both ways are intervals, the band that of the regression line.",
-                lambda factor=factor, budget=budget: plots.ability_against_budget(
-                    solution, table, factor, budget, regression=main_budgets(analysis), level=analysis.options.level
+            yield (
+                f"{factor}_{budget}",
+                Drawing(
+                    f"{factor} against the training budget: {_budget_words(budget)}",
+                    "Horizontal: parameters times tokens, so ten times the budget is one step to the right; "
+                    "bars both ways are intervals, the band that of the regression line.",
+                    lambda factor=factor, budget=budget: plots.ability_against_budget(
+                        solution,
+                        table,
+                        factor,
+                        budget,
+                        regression=main_budgets(analysis),
+                        level=analysis.options.level,
+                    ),
                 ),
             )
 
@@ -279,7 +325,8 @@ def _associations(analysis: Analysis, every: bool) -> Named:
 
     def difference(factor: str, first: str, second: str) -> Figure:
         draws = [
-            rho.sel(factor=factor, budget=b).transpose("chain", "draw").values.ravel() for b in (second, first)
+            rho.sel(factor=factor, budget=b).transpose("chain", "draw").values.ravel()
+            for b in (second, first)
         ]
         names = (f"rho({factor}, {second})", f"rho({factor}, {first})")
         return plots.rho_difference(*draws, names=names, level=analysis.options.level)
@@ -289,19 +336,25 @@ def _associations(analysis: Analysis, every: bool) -> Named:
             default = factor == main and (first, second) == pairs[0]
             if default or every:
                 name = "rho_difference" if default else f"rho_difference_{factor}_{second}_{first}"
-                yield name, Drawing(
-                    f"Does {factor} go more closely with the {second} or the {first} budget?",
-                    "Right of 0 lies the share of draws in which the first correlation is the higher one.",
-                    lambda factor=factor, a=first, b=second: difference(factor, a, b),
+                yield (
+                    name,
+                    Drawing(
+                        f"Does {factor} go more closely with the {second} or the {first} budget?",
+                        "Right of 0 lies the share of draws in which the first correlation is the higher.",
+                        lambda factor=factor, a=first, b=second: difference(factor, a, b),
+                    ),
                 )
     if regression.contrasts is None or regression.contrasts.empty:
         return
     for factor in factors if every else [main]:
-        yield "lineage_contrasts" if factor == main else f"lineage_contrasts_{factor}", Drawing(
-            f"{factor} of continually pre-trained models less that of their base",
-            "Within a lineage architecture and first data are shared, so what differs is mostly the "
-            "continued training; still no experiment.",
-            lambda factor=factor: plots.lineage_contrasts(regression, factor),
+        yield (
+            "lineage_contrasts" if factor == main else f"lineage_contrasts_{factor}",
+            Drawing(
+                f"{factor} of continually pre-trained models less that of their base",
+                "Within a lineage architecture and first data are shared, so what differs is mostly the "
+                "continued training; still no experiment.",
+                lambda factor=factor: plots.lineage_contrasts(regression, factor),
+            ),
         )
 
 
@@ -309,10 +362,13 @@ def _comparison(analysis: Analysis, every: bool) -> Named:
     pca, bayes = analysis.pca, analysis.bayes
     if pca is None or bayes is None:
         return
-    yield "pca_vs_bayes", Drawing(
-        "Abilities: PCA against Bayes",
-        "Points on the diagonal: both methods say the same of a model; those farthest from it are named.",
-        lambda: plots.ability_agreement(pca, bayes, analysis.table, level=analysis.options.level),
+    yield (
+        "pca_vs_bayes",
+        Drawing(
+            "Abilities: PCA against Bayes",
+            "Points on the diagonal: both methods say the same of a model; those farthest from it are named.",
+            lambda: plots.ability_agreement(pca, bayes, analysis.table, level=analysis.options.level),
+        ),
     )
 
 
@@ -322,22 +378,33 @@ def _predictive(analysis: Analysis, every: bool) -> Named:
         return
     level, seed = analysis.options.level, analysis.options.seed
     if len(bayes.benchmarks) > 1:
-        yield "predictive_correlations", Drawing(
-            "Posterior predictive check: correlations",
-            "A point is a pair of benchmarks; bars that miss the diagonal are correlations the model cannot make.",
-            lambda: plots.predictive_correlations(bayes, table, level=level, seed=seed),
+        yield (
+            "predictive_correlations",
+            Drawing(
+                "Posterior predictive check: correlations",
+                "A point is a pair of benchmarks; bars that miss the diagonal are correlations that the "
+                "model cannot make.",
+                lambda: plots.predictive_correlations(bayes, table, level=level, seed=seed),
+            ),
         )
     if table.benchmarks["higher_is_better"].astype(bool).any():
-        yield "predictive_floor", Drawing(
-            "Posterior predictive check: scores at the floor",
-            "How many models score at the floor or at chance, beside how many the model would have there.",
-            lambda: plots.predictive_floor(bayes, table, level=level, seed=seed),
+        yield (
+            "predictive_floor",
+            Drawing(
+                "Posterior predictive check: scores at the floor",
+                "How many models score at the floor or at chance, beside how many the model "
+                "would have there.",
+                lambda: plots.predictive_floor(bayes, table, level=level, seed=seed),
+            ),
         )
-    yield "predictive_outliers", Drawing(
-        "Posterior predictive check: models and cells that do not fit",
-        "Left models, right single scores, in standard deviations of what the model would predict; a "
-        "ring marks a score of exactly 0.",
-        lambda: plots.predictive_outliers(bayes, table, level=level, seed=seed),
+    yield (
+        "predictive_outliers",
+        Drawing(
+            "Posterior predictive check: models and cells that do not fit",
+            "Left models, right single scores, in standard deviations of what the model would predict; a "
+            "ring marks a score of exactly 0.",
+            lambda: plots.predictive_outliers(bayes, table, level=level, seed=seed),
+        ),
     )
 
 
@@ -349,25 +416,34 @@ def _checks(analysis: Analysis, every: bool) -> Named:
         if not every:
             shown = shown[_headline(shown["quantity"].astype(str).tolist(), analysis)]
         if len(shown):
-            yield "prior_sensitivity", Drawing(
-                "Prior sensitivity",
-                "A row is the result under another prior, the shaded band as fitted; rows inside the band say "
-                "that the data, not the prior, decide.",
-                lambda: plots.prior_sensitivity(shown),
+            yield (
+                "prior_sensitivity",
+                Drawing(
+                    "Prior sensitivity",
+                    "A row is the result under another prior, the shaded band as fitted; rows inside the band "
+                    "say that the data, not the prior, decide.",
+                    lambda: plots.prior_sensitivity(shown),
+                ),
             )
     if bayes is None:
         return
     if bayes.diagnostics is not None:
-        yield "convergence", Drawing(
-            "Convergence",
-            "Every quantity should lie left of the R-hat line (chains agree) and right of the effective "
-            "sample size line (enough draws).",
-            lambda: plots.convergence(bayes),
+        yield (
+            "convergence",
+            Drawing(
+                "Convergence",
+                "Every quantity should lie left of the R-hat line (chains agree) and right of the effective "
+                "sample size line (enough draws).",
+                lambda: plots.convergence(bayes),
+            ),
         )
-    yield "chain_ranks", Drawing(
-        "Chains of the least mixed quantities",
-        "Chains that agree cover the same ground (left) and give bars of equal height (right).",
-        lambda: plots.chain_ranks(bayes),
+    yield (
+        "chain_ranks",
+        Drawing(
+            "Chains of the least mixed quantities",
+            "Chains that agree cover the same ground (left) and give bars of equal height (right).",
+            lambda: plots.chain_ranks(bayes),
+        ),
     )
 
 
