@@ -220,7 +220,8 @@ def _status(analysis: Analysis) -> dict[str, Any]:
     figures = (
         f"R-hat at most {number(diagnostics.rhat_max, 3)} (wanted: {RHAT_GOAL} or less), effective sample "
         f"size at least {count(diagnostics.ess_bulk_min)} in the bulk and "
-        f"{count(diagnostics.ess_tail_min)} in the tails (wanted: {ESS_GOAL} or more), {diagnostics.divergences} divergent transitions."
+        f"{count(diagnostics.ess_tail_min)} in the tails (wanted: {ESS_GOAL} or more), "
+        f"{diagnostics.divergences} divergent transitions."
     )
     if diagnostics.problems:
         head = "The sampler did not converge: do not rely on the Bayesian results."
