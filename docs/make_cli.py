@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,8 +25,8 @@ OPENING = """\
 Written by `docs/make_cli.py` from the verbs themselves; change the help texts there, not here.
 What the files hold is in [formats.md](formats.md), what the model is in [model.md](model.md).
 
-Exit codes: 0 done, 1 a mistake in the input (one line on stderr), 2 a mistake in the usage, 3 `--strict` found
-something, 130 interrupted (nothing was written).
+Exit codes: 0 done, 1 a mistake in the input (one line on stderr), 2 a mistake in the usage, 3 what
+`--strict` asks about was found, 130 interrupted (nothing was written).
 """
 
 
@@ -99,7 +100,7 @@ def _default(option: click.Option, context: click.Context) -> str:
     return f"`{value}`"
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return (
         "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
