@@ -14,11 +14,11 @@ import pandas as pd
 
 from factorlab import plots
 from factorlab.analysis import Analysis
-from factorlab.captions import CAPTIONS
 from factorlab.errors import InputError
 from factorlab.inference.budgets import BudgetRegression, published_budgets
 from factorlab.inference.sensitivity import NOT_IN_DRAWS, REFIT
 from factorlab.inference.solution import FactorSolution
+from factorlab.plots.captions import CAPTIONS
 from factorlab.plots.style import language_name
 
 if TYPE_CHECKING:
