@@ -80,7 +80,9 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
-            raise InputError(f"level {self.level} is not a probability; give a number between 0 and 1, such as 0.94")
+            raise InputError(
+                f"level {self.level} is not a probability; give a number between 0 and 1, such as 0.94"
+            )
         if self.factors != "auto" and self.factors < 1:
             raise InputError(f"{self.factors} factors asked for; give 1 or more, or auto")
         for name in ("draws", "tune", "chains", "resamples"):
@@ -149,7 +151,9 @@ class Analysis:
         return tuple(dict.fromkeys(parts))
 
 
-def analyse(table: ScoreTable, options: FitOptions | None = None, progress: Progress | None = None) -> Analysis:
+def analyse(
+    table: ScoreTable, options: FitOptions | None = None, progress: Progress | None = None
+) -> Analysis:
     """Fit what the options ask for, and derive everything else from it.
 
     Parameters
@@ -197,7 +201,9 @@ def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
     if table.languages or "tokens_b_total" in table.models:
         try:
             pca_budgets = two_step(table, baseline, level=level) if baseline is not None else None
-            bayes_budgets = fit_budgets(table, fitted.bayes, level=level) if fitted.bayes is not None else None
+            bayes_budgets = (
+                fit_budgets(table, fitted.bayes, level=level) if fitted.bayes is not None else None
+            )
         except InputError as error:
             notes.append(str(error))
     comparison = sensitivity = None
@@ -263,7 +269,12 @@ def _fit_baselines(fitted: Analysis, tell: Progress) -> Analysis:
         for scheme in SCHEMES if pca is not None and len(table.model_names) >= MIN_MODELS else ():
             try:
                 resamples[scheme] = resample_pca(
-                    table, factors, scheme=scheme, draws=options.resamples, seed=options.seed, missing=options.missing
+                    table,
+                    factors,
+                    scheme=scheme,
+                    draws=options.resamples,
+                    seed=options.seed,
+                    missing=options.missing,
                 )
             except InputError as error:
                 notes.append(f"no {scheme} PCA: {error}")
@@ -271,7 +282,11 @@ def _fit_baselines(fitted: Analysis, tell: Progress) -> Analysis:
         tell("maximum-likelihood factor analysis", 0, 0)
         try:
             ml = fit_ml(
-                table, factors, rotation=options.rotation, convention=options.convention, missing=options.missing
+                table,
+                factors,
+                rotation=options.rotation,
+                convention=options.convention,
+                missing=options.missing,
             )
         except InputError as error:
             _refuse_alone("ml", error, options, notes)
@@ -340,7 +355,9 @@ def with_anchors(table: ScoreTable, anchors: Mapping[int, str]) -> ScoreTable:
     column = benchmarks["anchor_factor"].astype(float)
     for factor, name in anchors.items():
         if name not in benchmarks.index:
-            raise InputError(f"anchor benchmark '{name}' is not in the table; it has {', '.join(benchmarks.index)}")
+            raise InputError(
+                f"anchor benchmark '{name}' is not in the table; it has {', '.join(benchmarks.index)}"
+            )
         column[column == factor] = np.nan
         column[name] = factor
     benchmarks["anchor_factor"] = column

@@ -149,32 +149,55 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
 @click.option("--force", is_flag=True, help="Replace a run folder that is there.")
 @click.option("--factors", default="4", show_default=True, metavar="K|auto", help="Number of factors.")
 @click.option(
-    "--method", type=click.Choice(["pca", "ml", "bayes", "all"]), default="all", show_default=True, help="What to fit."
+    "--method",
+    type=click.Choice(["pca", "ml", "bayes", "all"]),
+    default="all",
+    show_default=True,
+    help="What to fit.",
 )
 @click.option(
-    "--budget", type=click.Choice(["separate", "product", "none"]), default="separate", show_default=True,
+    "--budget",
+    type=click.Choice(["separate", "product", "none"]),
+    default="separate",
+    show_default=True,
     help="Regression on log N and log D of each language, on log(N D), or none.",
 )
 @click.option(
-    "--orient", type=click.Choice(["procrustes", "principal", "varimax", "promax"]), default="procrustes",
-    show_default=True, help="Axes of the posterior draws.",
+    "--orient",
+    type=click.Choice(["procrustes", "principal", "varimax", "promax"]),
+    default="procrustes",
+    show_default=True,
+    help="Axes of the posterior draws.",
 )
 @click.option(
-    "--rotation", type=click.Choice(["none", "varimax", "promax"]), default="none", show_default=True,
+    "--rotation",
+    type=click.Choice(["none", "varimax", "promax"]),
+    default="none",
+    show_default=True,
     help="Rotation of the maximum-likelihood solution.",
 )
 @click.option(
-    "--convention", type=click.Choice(["psych", "stats"]), default="psych", show_default=True,
+    "--convention",
+    type=click.Choice(["psych", "stats"]),
+    default="psych",
+    show_default=True,
     help="Which of the two rotations called promax.",
 )
 @click.option(
-    "--missing", type=click.Choice(["em", "complete"]), default="em", show_default=True,
+    "--missing",
+    type=click.Choice(["em", "complete"]),
+    default="em",
+    show_default=True,
     help="Missing cells in PCA and ML: estimated by EM, or complete models only.",
 )
-@click.option("--pairs/--no-pairs", default=True, show_default=True, help="A factor for benchmarks that share items.")
+@click.option(
+    "--pairs/--no-pairs", default=True, show_default=True, help="A factor for benchmarks that share items."
+)
 @click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
 @click.option("--priors", type=click.Path(path_type=Path), help="TOML file of priors.")
-@click.option("--anchor", multiple=True, metavar="PCk=BENCHMARK", help="Benchmark that is positive on a factor.")
+@click.option(
+    "--anchor", multiple=True, metavar="PCk=BENCHMARK", help="Benchmark that is positive on a factor."
+)
 @click.option("--draws", type=int, default=1000, show_default=True, help="Kept draws of each chain.")
 @click.option("--tune", type=int, default=1000, show_default=True, help="Warm-up draws of each chain.")
 @click.option("--chains", type=int, default=4, show_default=True, help="Chains.")
@@ -245,17 +268,28 @@ _READING = (
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--solution", type=click.Choice(["pca", "ml", "bayes"]), help="Of two runs: which solution; default bayes, else pca."
+    "--solution",
+    type=click.Choice(["pca", "ml", "bayes"]),
+    help="Of two runs: which solution; default bayes, else pca.",
 )
 @click.option(
-    "--align", type=click.Choice(["match", "procrustes"]), default="match", show_default=True,
+    "--align",
+    type=click.Choice(["match", "procrustes"]),
+    default="match",
+    show_default=True,
     help="Bring the second to the first by order and signs, or by rotation.",
 )
 @click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the comparison as a CSV file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
-    run: Path, other: Path | None, solution: str | None, align: str, level: float, out: Path | None, as_json: bool
+    run: Path,
+    other: Path | None,
+    solution: str | None,
+    align: str,
+    level: float,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare PCA with the Bayesian solution of RUN, or RUN with OTHER.
 
@@ -301,31 +335,37 @@ def _sides(
         wanted = [name] if name is not None else ["bayes", "pca", "ml"]
         found = next((n for n in wanted if getattr(analysis, n) is not None), None)
         if found is None:
-            raise InputError(f"run '{path}' has no {' or '.join(wanted)} solution; fit with --method {wanted[0]}")
+            raise InputError(
+                f"run '{path}' has no {' or '.join(wanted)} solution; fit with --method {wanted[0]}"
+            )
         sides.append(getattr(analysis, found))
-        budgets.append(analysis.bayes_budgets if found == "bayes" else analysis.pca_budgets if found == "pca" else None)
+        budgets.append(
+            analysis.bayes_budgets if found == "bayes" else analysis.pca_budgets if found == "pca" else None
+        )
     return sides[0], sides[1], (budgets[0], budgets[1])
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("name", required=False)
-@click.option("--out", type=click.Path(path_type=Path), help="File without ending; default: RUN/figures/NAME.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="File without ending; default: RUN/figures/NAME."
+)
 def plot(run: Path, name: str | None, out: Path | None) -> None:
     """Draw figure NAME of RUN as PNG and SVG; without NAME, list the figures."""
-    from factorlab.gallery import captions, draw
+    from factorlab.gallery import figure, figures
     from factorlab.plots import save
     from factorlab.runs import load_run
 
     analysis = load_run(run)
     if name is None:
-        for key, caption in captions(analysis).items():
-            click.echo(f"{key:24} {caption}")
+        for key, drawing in figures(analysis, every=True).items():
+            click.echo(f"{key:24} {drawing.title}")
         return
-    figure = draw(analysis, name)
+    drawn = figure(analysis, name)
     stem = out if out is not None else run / "figures" / name
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for path in save(figure, stem):
+    for path in save(drawn, stem):
         click.echo(str(path))
 
 
@@ -344,15 +384,35 @@ def report(run: Path, quiet: bool) -> None:
 
 
 @main.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and truth.nc.")
-@click.option("--like", type=click.Path(path_type=Path), help="Take models, budgets, benchmarks and PCA loadings of a table.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and truth.nc."
+)
+@click.option(
+    "--like",
+    type=click.Path(path_type=Path),
+    help="Take models, budgets, benchmarks and PCA loadings of a table.",
+)
 @click.option("--models", type=int, default=35, show_default=True, help="Number of models (without --like).")
-@click.option("--benchmarks", type=int, default=19, show_default=True, help="Number of benchmarks (without --like).")
+@click.option(
+    "--benchmarks", type=int, default=19, show_default=True, help="Number of benchmarks (without --like)."
+)
 @click.option("--factors", type=int, default=3, show_default=True, help="Number of factors.")
-@click.option("--languages", default="en,ja", show_default=True, help="Languages with a budget (without --like).")
-@click.option("--rho", multiple=True, metavar="PCk:LANG=R", help="Population correlation of a factor and a log budget.")
-@click.option("--token-log-sd", type=float, default=0.0, show_default=True, help="Error of the published token counts.")
-@click.option("--family-share", type=float, default=0.0, show_default=True, help="Share of residual variance of families.")
+@click.option(
+    "--languages", default="en,ja", show_default=True, help="Languages with a budget (without --like)."
+)
+@click.option(
+    "--rho", multiple=True, metavar="PCk:LANG=R", help="Population correlation of a factor and a log budget."
+)
+@click.option(
+    "--token-log-sd", type=float, default=0.0, show_default=True, help="Error of the published token counts."
+)
+@click.option(
+    "--family-share",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Share of residual variance of families.",
+)
 @click.option("--missing", type=float, default=0.0, show_default=True, help="Share of cells taken out.")
 @click.option("--instances", type=int, default=1000, show_default=True, help="Instances of a benchmark.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
@@ -376,7 +436,9 @@ def simulate(
     from factorlab.simulate import simulate as draw
 
     if out.exists() and not (force and (out / "truth.nc").is_file()):
-        raise InputError(f"'{out}' exists; give --out another folder, or --force to replace an earlier simulation")
+        raise InputError(
+            f"'{out}' exists; give --out another folder, or --force to replace an earlier simulation"
+        )
     source = read_scores(like) if like is not None else None
     simulated = draw(
         models=models,
@@ -384,7 +446,9 @@ def simulate(
         factors=factors,
         languages=tuple(name.strip() for name in languages.split(",") if name.strip()),
         like=source,
-        loading=fit_pca(source, factors, missing="em").loading_mean().to_numpy() if source is not None else None,
+        loading=fit_pca(source, factors, missing="em").loading_mean().to_numpy()
+        if source is not None
+        else None,
         rho=dict(_rho(text) for text in rho) or None,
         n_instances=instances,
         **rest,
@@ -393,7 +457,9 @@ def simulate(
         simulated.table.write(work)
         simulated.truth.save(work / "truth.nc")
         simulated.budget.rename_axis("model").to_csv(work / "true_budgets.csv")
-    click.echo(f"Wrote {out}/ ({len(simulated.table.model_names)} models x {len(simulated.table.benchmark_names)} benchmarks)")
+    click.echo(
+        f"Wrote {out}/ ({len(simulated.table.model_names)} models x {len(simulated.table.benchmark_names)} benchmarks)"
+    )
 
 
 def _rho(text: str) -> tuple[tuple[int, str], float]:

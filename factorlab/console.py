@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -122,7 +129,9 @@ def _loadings(analysis: Analysis) -> Table:
     out.add_column("benchmark")
     identified = solution.extra.get("identified", [True] * len(solution.factors))
     for factor, ok in zip(solution.factors, identified, strict=True):
-        out.add_column(factor if ok else f"{factor} (not identified)", justify="right", style=None if ok else "dim")
+        out.add_column(
+            factor if ok else f"{factor} (not identified)", justify="right", style=None if ok else "dim"
+        )
     for benchmark, part in rows.groupby("benchmark", sort=False):
         out.add_row(str(benchmark), *[_interval(row, solution.n_draws > 1) for _, row in part.iterrows()])
     return out
@@ -137,7 +146,9 @@ def _interval(row: pd.Series, drawn: bool) -> str:
 def _rho(analysis: Analysis) -> Table:
     """rho of each of the first factors with each budget: in two steps, and from the posterior."""
     level = analysis.options.level
-    out = Table(title=f"rho of ability and log10(N x D) ({100 * level:.0f} % intervals)", title_justify="left")
+    out = Table(
+        title=f"rho of ability and log10(N x D) ({100 * level:.0f} % intervals)", title_justify="left"
+    )
     for name in ("ability", "budget"):
         out.add_column(name)
     parts = {"two-step": analysis.pca_budgets, "posterior": analysis.bayes_budgets}
@@ -182,13 +193,18 @@ def _show_state(analysis: Analysis, console: Console) -> None:
 def show_comparison(result: Comparison, console: Console) -> None:
     """Print agreement by factor, and what changes from the first solution to the second."""
     first, second = result.names
-    out = Table(title=f"{first} and {second}: {result.n_benchmarks} benchmarks, {result.n_models} models", title_justify="left")
+    out = Table(
+        title=f"{first} and {second}: {result.n_benchmarks} benchmarks, {result.n_models} models",
+        title_justify="left",
+    )
     out.add_column(first)
     out.add_column(second)
     for name in ("congruence", "RMSE of loadings", "RMSE of scores", "correlation of scores"):
         out.add_column(name, justify="right")
     for _, row in result.factors.iterrows():
-        cells = [_quantiles(row, m) for m in ("congruence", "rmse_loading", "rmse_score", "score_correlation")]
+        cells = [
+            _quantiles(row, m) for m in ("congruence", "rmse_loading", "rmse_score", "score_correlation")
+        ]
         out.add_row(str(row["factor"]), str(row["second_factor"]), *cells)
     console.print(out)
     cosines = ", ".join(f"{row['median']:.3f}" for _, row in result.angles.iterrows())

@@ -12,13 +12,12 @@ from typing import Any
 
 from factorlab.analysis import SCHEMES, Analysis, FitOptions, derive
 from factorlab.errors import InputError
-from factorlab.gallery import figures
+from factorlab.gallery import save_figures
 from factorlab.health import check
 from factorlab.inference.priors import Priors
 from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import parallel_analysis
 from factorlab.inference.solution import FactorSolution, load_solution
-from factorlab.plots import save
 from factorlab.report import write_report
 from factorlab.scores import ScoreTable, read_scores
 from factorlab.summary import clean, summarise, tables
@@ -89,15 +88,10 @@ def write_run(
 
 def write_page(analysis: Analysis, folder: Path, progress: Progress | None = None) -> Path:
     """Draw every figure into ``figures/`` and write ``report.html``; each file whole or not at all."""
-    tell = progress or (lambda stage, done, total: None)
-    (folder / "figures").mkdir(exist_ok=True)
-    drawings = figures(analysis)
-    pictures = {}
-    for done, (name, draw) in enumerate(drawings.items()):
-        tell("figures", done, len(drawings))
-        png, _ = save(draw(), folder / "figures" / name)
-        pictures[name] = png.read_bytes()
-    tell("report", 0, 0)
+    written = save_figures(analysis, folder / "figures", progress)
+    if progress is not None:
+        progress("report", 0, 0)
+    pictures = {name: png.read_bytes() for name, (png, _) in written.items()}
     return write_report(analysis, folder / "report.html", figures=pictures)
 
 
@@ -118,7 +112,9 @@ class new_folder:
             return
         old = None
         if self.target.exists():
-            old = Path(tempfile.mkdtemp(dir=self.target.absolute().parent, prefix=f".{self.target.name}.old."))
+            old = Path(
+                tempfile.mkdtemp(dir=self.target.absolute().parent, prefix=f".{self.target.name}.old.")
+            )
             os.replace(self.target, old / "run")
         os.replace(self.work, self.target)
         if old is not None:

@@ -91,12 +91,16 @@ def simulate(
     _check(missing, token_log_sd, family_share, rho, like.languages if like is not None else languages)
     model_rows = _models_like(like, rng) if like is not None else _models(models, languages, rng)
     names = [c.removeprefix("tokens_b_") for c in model_rows if c.startswith("tokens_b_")]
-    bench_rows = _benchmarks_like(like, n_instances) if like is not None else _benchmarks(
-        benchmarks, names, n_instances, rng
+    bench_rows = (
+        _benchmarks_like(like, n_instances)
+        if like is not None
+        else _benchmarks(benchmarks, names, n_instances, rng)
     )
     lam = _loadings(len(bench_rows), factors, rng) if loading is None else np.asarray(loading, dtype=float)
     if lam.shape[0] != len(bench_rows):
-        raise InputError(f"loading has {lam.shape[0]} rows for {len(bench_rows)} benchmarks; give one row each")
+        raise InputError(
+            f"loading has {lam.shape[0]} rows for {len(bench_rows)} benchmarks; give one row each"
+        )
     norm = np.linalg.norm(lam, axis=1, keepdims=True)
     lam = np.where(norm**2 > 0.95, lam / np.maximum(norm, 1e-12) * np.sqrt(0.95), lam)
     budget = pd.DataFrame({l: published_log10_budget(model_rows, l) for l in names})
@@ -107,7 +111,9 @@ def simulate(
     scores = _observe(z, bench_rows, missing, rng)
     declared = bench_rows.drop(columns=["location", "scale"])
     table = table_from_frames(
-        pd.DataFrame(scores, index=model_rows.index, columns=bench_rows.index).rename_axis("model").reset_index(),
+        pd.DataFrame(scores, index=model_rows.index, columns=bench_rows.index)
+        .rename_axis("model")
+        .reset_index(),
         models=_published(model_rows, names, token_log_sd, rng).rename_axis("model").reset_index(),
         benchmarks=declared.rename_axis("benchmark").reset_index(),
         name="simulated",
@@ -132,7 +138,9 @@ def _check(
         if language not in languages:
             raise InputError(f"rho names language '{language}'; the languages are {', '.join(languages)}")
         if not -1 < value < 1:
-            raise InputError(f"rho of PC{factor + 1} and '{language}' is {value}; give a number between -1 and 1")
+            raise InputError(
+                f"rho of PC{factor + 1} and '{language}' is {value}; give a number between -1 and 1"
+            )
 
 
 def _default_rho(languages: list[str], factors: int) -> dict[tuple[int, str], float]:

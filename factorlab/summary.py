@@ -46,7 +46,10 @@ def summarise(analysis: Analysis) -> dict[str, Any]:
         "seconds": {"total": sum(analysis.seconds.values()), **analysis.seconds},
     }
     if analysis.parallel is not None:
-        out["parallel_analysis"] = {"n_factors": analysis.parallel.n_factors, "level": analysis.parallel.level}
+        out["parallel_analysis"] = {
+            "n_factors": analysis.parallel.n_factors,
+            "level": analysis.parallel.level,
+        }
     if analysis.pca is not None:
         out["pca"] = _pca(analysis)
     if analysis.ml is not None:
@@ -57,7 +60,8 @@ def summarise(analysis: Analysis) -> dict[str, Any]:
         rows = analysis.comparison.factors.set_index("factor")
         out["comparison"] = {
             "congruence": {
-                str(f): {q: row[f"congruence_{q}"] for q in ("median", "lower", "upper")} for f, row in rows.iterrows()
+                str(f): {q: row[f"congruence_{q}"] for q in ("median", "lower", "upper")}
+                for f, row in rows.iterrows()
             },
             **analysis.comparison.to_dict(),
         }
@@ -150,7 +154,8 @@ def _loadings(solution: FactorSolution, level: float) -> dict[str, Any]:
     rows = solution.summary("loading", level)
     return {
         str(factor): {
-            str(row["benchmark"]): {key: row[key] for key in ("mean", "lower", "upper")} for _, row in part.iterrows()
+            str(row["benchmark"]): {key: row[key] for key in ("mean", "lower", "upper")}
+            for _, row in part.iterrows()
         }
         for factor, part in rows.groupby("factor", sort=False)
     }
@@ -174,7 +179,10 @@ def _communality(solution: FactorSolution, level: float) -> dict[str, Any]:
 
 
 def _by_label(rows: pd.DataFrame, label: str) -> dict[str, Any]:
-    return {str(row[label]): {q: row[q] for q in ("mean", "median", "lower", "upper")} for _, row in rows.iterrows()}
+    return {
+        str(row[label]): {q: row[q] for q in ("mean", "median", "lower", "upper")}
+        for _, row in rows.iterrows()
+    }
 
 
 def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:

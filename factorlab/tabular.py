@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -91,13 +90,12 @@ def first_text_in(column: pd.Series) -> tuple[int, str]:
 
 def write_atomically(target: Path, write: Callable[[str], object]) -> None:
     """Call ``write(name)`` with a temporary name beside ``target``, then rename it into place."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
+    name = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        write(name)
+        write(str(name))
         os.replace(name, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
 
 

@@ -15,7 +15,9 @@ TEXT = (ROOT / "AGENTS.md").read_text(encoding="utf-8")
 def test_every_module_is_on_the_map():
     top = [path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
     inner = [path.name for path in (PACKAGE / "inference").glob("*.py") if path.name != "__init__.py"]
-    folders = [f"{path.name}/" for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("__")]
+    folders = [
+        f"{path.name}/" for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("__")
+    ]
     missing = [name for name in [*top, *inner, *folders] if f"`{name}`" not in TEXT]
     assert missing == []
 

@@ -43,7 +43,11 @@ def test_missing_share_and_seed():
     assert np.isnan(out.table.scores).mean() == pytest.approx(0.3, abs=0.03)
     again = simulate(models=200, benchmarks=20, missing=0.3, seed=3)
     np.testing.assert_array_equal(out.table.scores, again.table.scores)
-    assert not np.array_equal(out.table.scores, simulate(models=200, benchmarks=20, missing=0.3, seed=4).table.scores, equal_nan=True)
+    assert not np.array_equal(
+        out.table.scores,
+        simulate(models=200, benchmarks=20, missing=0.3, seed=4).table.scores,
+        equal_nan=True,
+    )
 
 
 def test_like_the_real_matrix(swallow):

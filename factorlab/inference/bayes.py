@@ -397,7 +397,11 @@ def fit_bayes(
                 "z_se": (("model", "benchmark"), standard.z_se),
                 "reference_loading": (("benchmark", "factor"), reference),
             },
-            coords={"benchmark": labelled["benchmark"], "model": labelled["model"], "factor": labelled["factor"]},
+            coords={
+                "benchmark": labelled["benchmark"],
+                "model": labelled["model"],
+                "factor": labelled["factor"],
+            },
         ),
         method="bayes",
         kind="posterior",

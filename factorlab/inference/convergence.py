@@ -57,7 +57,9 @@ def problems(table: pd.DataFrame, divergences: int) -> list[str]:
     counted = table[table["counted"]]
     out = []
     if divergences:
-        out.append(f"{divergences} divergent transitions: the sampler could not follow the posterior everywhere")
+        out.append(
+            f"{divergences} divergent transitions: the sampler could not follow the posterior everywhere"
+        )
     if counted["rhat"].isna().all():
         out.append("one chain only: R-hat cannot be computed; use --chains 4")
     bad = counted[counted["rhat"] > RHAT_GOAL]

@@ -108,7 +108,9 @@ def joint(table: ScoreTable, solution: FactorSolution, *, level: float = 0.94) -
     if "slope" not in solution.draws:
         raise InputError("this solution has no slopes; fit it with budgets (--budget separate)")
     if list(solution.models) != list(table.model_names):
-        raise InputError(f"the solution's models are not those of table '{table.name}'; give the table that was fitted")
+        raise InputError(
+            f"the solution's models are not those of table '{table.name}'; give the table that was fitted"
+        )
     shape = (solution.draws.sizes["chain"], solution.draws.sizes["draw"])
     spreads = _spreads(table, solution)
     rho = {(budget, form): values for budget, form, values in _all_rho(table, solution, spreads)}
@@ -196,7 +198,9 @@ def population_rho(solution: FactorSolution, language: str, published: np.ndarra
     names = [str(p) for p in solution.draws["predictor"].values]
     slope = solution.stacked("slope")
     x = solution.stacked("predictor_log10")[:, published]
-    pick = np.array([float(name in ("log10 N", f"log10 D_{language}", f"log10 N*D_{language}")) for name in names])
+    pick = np.array(
+        [float(name in ("log10 N", f"log10 D_{language}", f"log10 N*D_{language}")) for name in names]
+    )
     centred = x - x.mean(axis=1, keepdims=True)
     sigma = np.einsum("dmp,dmq->dpq", centred, centred) / x.shape[1]
     turn = solution.stacked("turn")
@@ -251,7 +255,9 @@ def contrasts(table: ScoreTable, solution: FactorSolution, level: float) -> pd.D
         if base is None:
             continue
         with np.errstate(invalid="ignore"):
-            change = dict(zip((f"log10_tokens_{l}" for l in languages), tokens[i] - tokens[base], strict=True))
+            change = dict(
+                zip((f"log10_tokens_{l}" for l in languages), tokens[i] - tokens[base], strict=True)
+            )
         for k, factor in enumerate(solution.factors):
             d = ability[:, i, k] - ability[:, base, k]
             lower, median, upper = np.quantile(d, [tail, 0.5, 1 - tail])
@@ -291,7 +297,18 @@ def _slopes(solution: FactorSolution, level: float) -> pd.DataFrame:
     part = solution.summary("slope", level).rename(columns={"mean": "estimate"})
     positive = (solution.stacked("slope") > 0).mean(axis=0)
     return part.assign(prob_positive=positive.ravel(), unit=SLOPE_UNIT)[
-        ["factor", "predictor", "estimate", "median", "sd", "lower", "upper", "level", "prob_positive", "unit"]
+        [
+            "factor",
+            "predictor",
+            "estimate",
+            "median",
+            "sd",
+            "lower",
+            "upper",
+            "level",
+            "prob_positive",
+            "unit",
+        ]
     ]
 
 
@@ -324,7 +341,9 @@ def _notes(table: pd.DataFrame, solution: FactorSolution, spreads: dict[str, Spr
     if len(bad):
         notes.append(f"R-hat above {RHAT_GOAL} for {len(bad)} correlations: use more draws")
     if len(few):
-        notes.append(f"bulk effective sample size below {ESS_GOAL} for {len(few)} correlations: use more draws")
+        notes.append(
+            f"bulk effective sample size below {ESS_GOAL} for {len(few)} correlations: use more draws"
+        )
     return notes
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -131,9 +130,7 @@ class FactorSolution:
 
     def loading_mean(self) -> pd.DataFrame:
         """Mean loading over draws, (benchmark, factor)."""
-        return pd.DataFrame(
-            self.stacked("loading").mean(axis=0), index=self.benchmarks, columns=self.factors
-        )
+        return pd.DataFrame(self.stacked("loading").mean(axis=0), index=self.benchmarks, columns=self.factors)
 
     def unit_loadings(self) -> np.ndarray:
         """Loadings scaled to unit norm per factor (PCA's eigenvectors): (draw, benchmark, factor)."""
@@ -142,9 +139,7 @@ class FactorSolution:
 
     def ability_mean(self) -> pd.DataFrame:
         """Mean ability over draws, (model, factor)."""
-        return pd.DataFrame(
-            self.stacked("ability").mean(axis=0), index=self.models, columns=self.factors
-        )
+        return pd.DataFrame(self.stacked("ability").mean(axis=0), index=self.models, columns=self.factors)
 
     def summary(self, name: str, level: float = 0.94) -> pd.DataFrame:
         """Mean, median, sd and equal-tailed interval of one variable, a row per labelled element.
@@ -211,15 +206,14 @@ class FactorSolution:
                 divergences=self.diagnostics.divergences,
                 problems=json.dumps(list(self.diagnostics.problems)),
             )
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
+        name = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
             compress = {v: {"zlib": True, "complevel": 4} for v in posterior.data_vars}
             posterior.to_netcdf(name, mode="w", group="posterior", engine="h5netcdf", encoding=compress)
             self.constants.to_netcdf(name, mode="a", group="constant_data", engine="h5netcdf")
             os.replace(name, target)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
         return target
 
@@ -239,7 +233,9 @@ def load_solution(path: str | os.PathLike[str]) -> FactorSolution:
         draws = xr.load_dataset(source, group="posterior", engine="h5netcdf")
         constants = xr.load_dataset(source, group="constant_data", engine="h5netcdf")
     except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"'{source}' is not a factorlab netCDF file ({error}); run factorlab fit again") from None
+        raise InputError(
+            f"'{source}' is not a factorlab netCDF file ({error}); run factorlab fit again"
+        ) from None
     head = draws.attrs
     if int(head.get("factorlab_format", -1)) != FORMAT_VERSION:
         raise InputError(
@@ -255,7 +251,7 @@ def load_solution(path: str | os.PathLike[str]) -> FactorSolution:
             problems=tuple(json.loads(head["problems"])),
         )
     return FactorSolution(
-        draws=draws.assign_attrs({}).drop_attrs() if hasattr(draws, "drop_attrs") else draws,
+        draws=draws.drop_attrs(deep=False),
         constants=constants,
         method=str(head["method"]),
         kind=head["kind"],

@@ -26,9 +26,7 @@ def test_model_and_arrays_have_the_same_likelihood(swallow):
     model = build_model(inputs)
     rng = np.random.default_rng(0)
     free = {rv.name: rv for rv in model.free_RVs}
-    point = {
-        name: np.abs(rng.normal(size=tuple(rv.shape.eval()))) + 0.2 for name, rv in free.items()
-    }
+    point = {name: np.abs(rng.normal(size=tuple(rv.shape.eval()))) + 0.2 for name, rv in free.items()}
     wanted = ["loading", "mean", "ability_mean", "noise_sd", "pair_sd"]
     nodes = [model[name] for name in wanted]
     potential = next(p for p in model.potentials if p.name == "log_likelihood")
@@ -109,7 +107,9 @@ def test_posterior_opens_in_arviz_and_reads_back(small_fit, tmp_path):
     xr.testing.assert_allclose(back.draws, small_fit.draws)
     assert back.provenance == small_fit.provenance
     assert back.diagnostics.table.equals(small_fit.diagnostics.table) or np.allclose(
-        back.diagnostics.table["rhat"].astype(float), small_fit.diagnostics.table["rhat"].astype(float), equal_nan=True
+        back.diagnostics.table["rhat"].astype(float),
+        small_fit.diagnostics.table["rhat"].astype(float),
+        equal_nan=True,
     )
 
 
@@ -163,14 +163,20 @@ def test_chains_that_disagree_are_told_in_words(small_fit):
 
 def test_factors_that_are_not_identified_are_listed_but_do_not_count(small_fit):
     out = diagnose(small_fit.draws, 0, [True, False])
-    rows = out.table[out.table["quantity"].str.endswith(", PC2]") & out.table["group"].isin(["loading", "ability"])]
+    rows = out.table[
+        out.table["quantity"].str.endswith(", PC2]") & out.table["group"].isin(["loading", "ability"])
+    ]
     assert len(rows)
     assert not rows["counted"].any()
 
 
 def test_one_chain_is_told():
-    table = pd.DataFrame({"quantity": ["a"], "group": ["g"], "rhat": [np.nan], "ess_bulk": [900.0], "ess_tail": [900.0]})
-    assert problems(table.assign(counted=True), 0) == ["one chain only: R-hat cannot be computed; use --chains 4"]
+    table = pd.DataFrame(
+        {"quantity": ["a"], "group": ["g"], "rhat": [np.nan], "ess_bulk": [900.0], "ess_tail": [900.0]}
+    )
+    assert problems(table.assign(counted=True), 0) == [
+        "one chain only: R-hat cannot be computed; use --chains 4"
+    ]
 
 
 def test_priors_from_toml(tmp_path):

@@ -99,7 +99,9 @@ def test_no_models_table_is_a_note():
 
 
 def test_a_language_with_too_few_counts_is_left_out_and_named():
-    rows = [(*row[:7], None, "unknown", None, None) if row[0] not in ("a-7b", "a-70b") else row for row in ROWS]
+    rows = [
+        (*row[:7], None, "unknown", None, None) if row[0] not in ("a-7b", "a-70b") else row for row in ROWS
+    ]
     design = design_budgets(table(rows), Priors())
     assert [tokens.language for tokens in design.languages] == ["en"]
     assert any("'ja' is not a predictor" in note for note in design.notes)

@@ -65,7 +65,9 @@ def test_graph_has_the_same_value_and_the_gradient_of_finite_differences():
     cells, p = example(4)
     symbols = {name: pt.TensorType("float64", shape=value.shape)(name) for name, value in p.items()}
     total = log_likelihood(cells, **symbols, xp=pt).sum()
-    function = pytensor.function(list(symbols.values()), [total, *pytensor.grad(total, list(symbols.values()))])
+    function = pytensor.function(
+        list(symbols.values()), [total, *pytensor.grad(total, list(symbols.values()))]
+    )
     value, *gradients = function(*p.values())
     assert value == pytest.approx(dense(cells, p).sum(), abs=1e-9)
     step = 1e-6
@@ -86,7 +88,10 @@ def test_abilities_are_drawn_from_the_conditional_normal():
     n = 4000
     draws = draw_abilities(
         cells,
-        *(np.broadcast_to(p[k], (n, *p[k].shape)) for k in ("loading", "mean", "ability_mean", "noise_sd", "pair_sd")),
+        *(
+            np.broadcast_to(p[k], (n, *p[k].shape))
+            for k in ("loading", "mean", "ability_mean", "noise_sd", "pair_sd")
+        ),
         np.random.default_rng(1),
     )
     for i in range(len(cells.z)):
