@@ -26,7 +26,7 @@ from factorlab.inference.joint_budgets import joint
 from factorlab.inference.pca import fit_pca
 from factorlab.inference.priors import Priors
 from factorlab.scores import ScoreTable, read_scores
-from factorlab.simulate import simulate
+from factorlab.simulation import simulate
 
 LEVEL = 0.90
 RHO = {(0, "en"): 0.90, (1, "ja"): 0.85}

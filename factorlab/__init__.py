@@ -13,7 +13,7 @@ _WHERE = {
     "ScoreTable": "factorlab.scores",
     "read_scores": "factorlab.scores",
     "check": "factorlab.health",
-    "simulate": "factorlab.simulate",
+    "simulate": "factorlab.simulation",
     "FactorSolution": "factorlab.inference.solution",
     "load_solution": "factorlab.inference.solution",
     "fit_pca": "factorlab.inference.pca",

@@ -169,6 +169,7 @@ def analyse(
         When the one method asked for cannot be fitted to this table.
     """
     chosen = options or FitOptions()
+    _check_size(table, chosen)
     tell = progress or (lambda stage, done, total: None)
     clock = _Clock()
     fitted = Analysis(table, chosen, check(table))
@@ -179,6 +180,8 @@ def analyse(
     if chosen.wants("bayes"):
         fitted = _fit_bayes(fitted, tell)
     clock.lap("bayes")
+    if fitted.pca is None and fitted.ml is None and fitted.bayes is None:
+        raise InputError(f"nothing could be fitted: {'; '.join(fitted.notes)}")
     fitted = derive(fitted, tell)
     clock.lap("derived")
     return replace(fitted, seconds=clock.seconds)
@@ -208,7 +211,13 @@ def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
             notes.append(str(error))
     comparison = sensitivity = None
     if fitted.bayes is not None and fitted.pca is not None:
-        comparison = compare(fitted.pca, fitted.bayes, level=level, budgets=(pca_budgets, bayes_budgets))
+        comparison = compare(
+            fitted.pca,
+            fitted.bayes,
+            level=level,
+            budgets=(pca_budgets, bayes_budgets),
+            names=("PCA", "Bayes"),
+        )
     if fitted.bayes is not None and bayes_budgets is not None and bayes_budgets.method == "joint":
         sensitivity = prior_sensitivity(fitted.bayes, bayes_budgets, level=level)
     return replace(
@@ -219,6 +228,21 @@ def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
         sensitivity=sensitivity,
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _check_size(table: ScoreTable, options: FitOptions) -> None:
+    """Refuse what no method can fit before anything is computed."""
+    n_models, n_benchmarks = len(table.model_names), len(table.benchmark_names)
+    if n_models < 3 or n_benchmarks < 2:
+        raise InputError(
+            f"table '{table.name}' has {n_models} models x {n_benchmarks} benchmarks; factors need at least 3 x 2"
+        )
+    most = min(n_benchmarks, n_models - 1)
+    if options.factors != "auto" and options.factors > most:
+        raise InputError(
+            f"{options.factors} factors asked of {n_models} models x {n_benchmarks} benchmarks; "
+            f"give --factors between 1 and {most}"
+        )
 
 
 class _Clock:

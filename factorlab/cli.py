@@ -378,7 +378,6 @@ def report(run: Path, quiet: bool) -> None:
     from factorlab.runs import load_run, write_page
 
     with Display(silent=quiet) as progress:
-        progress("reading the run", 0, 0)
         path = write_page(load_run(run), run, progress)
     click.echo(f"Wrote {path}")
 
@@ -433,7 +432,7 @@ def simulate(
     from factorlab.inference.pca import fit_pca
     from factorlab.runs import new_folder
     from factorlab.scores import read_scores
-    from factorlab.simulate import simulate as draw
+    from factorlab.simulation import simulate as draw
 
     if out.exists() and not (force and (out / "truth.nc").is_file()):
         raise InputError(
@@ -465,8 +464,9 @@ def simulate(
 def _rho(text: str) -> tuple[tuple[int, str], float]:
     left, value = _pair(text, "--rho", "PCk:LANG=R")
     factor, _, language = left.partition(":")
+    number = _factor_number(factor, "--rho") - 1
     try:
-        return (_factor_number(factor, "--rho") - 1, language.strip()), float(value)
+        return (number, language.strip()), float(value)
     except ValueError:
         raise InputError(f"--rho '{text}' is not of the form PCk:LANG=R, such as PC2:ja=0.8") from None
 

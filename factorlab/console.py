@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -109,7 +110,7 @@ def show(analysis: Analysis, console: Console) -> None:
 
 def _variance(analysis: Analysis) -> Table:
     assert analysis.pca is not None
-    out = Table(title="Explained variance (PCA)", title_justify="left")
+    out = _table("Explained variance (PCA)")
     out.add_column("")
     ratio = analysis.pca.extra["explained_variance_ratio"][: len(analysis.pca.factors)]
     for name in analysis.pca.factors:
@@ -119,36 +120,38 @@ def _variance(analysis: Analysis) -> Table:
 
 
 def _loadings(analysis: Analysis) -> Table:
-    """Loadings with intervals: Bayes where there is a posterior, else PCA, else ML."""
-    level = analysis.options.level
+    """Loadings with half their interval: Bayes where there is a posterior, else PCA, else ML."""
     solution = analysis.bayes or analysis.pca or analysis.ml
     assert solution is not None
-    rows = solution.summary("loading", level)
-    name = {"bayes": f"posterior mean and {100 * level:.0f} % interval", "pca": "PCA, scaled", "ml": "ML"}
-    out = Table(title=f"Loadings ({name[solution.method]})", title_justify="left")
-    out.add_column("benchmark")
+    rows = solution.summary("loading", analysis.options.level)
+    percent = f"{100 * analysis.options.level:.0f}"
+    name = {"bayes": f"posterior mean ± half the {percent} % interval", "pca": "PCA, scaled", "ml": "ML"}
     identified = solution.extra.get("identified", [True] * len(solution.factors))
+    title = f"Loadings ({name[solution.method]}{'; * not identified' if not all(identified) else ''})"
+    out = _table(title)
+    out.add_column("benchmark", no_wrap=True)
     for factor, ok in zip(solution.factors, identified, strict=True):
         out.add_column(
-            factor if ok else f"{factor} (not identified)", justify="right", style=None if ok else "dim"
+            factor if ok else f"{factor}*", justify="right", no_wrap=True, style=None if ok else "dim"
         )
     for benchmark, part in rows.groupby("benchmark", sort=False):
-        out.add_row(str(benchmark), *[_interval(row, solution.n_draws > 1) for _, row in part.iterrows()])
+        out.add_row(str(benchmark), *[_with_half(row, solution.n_draws > 1) for _, row in part.iterrows()])
     return out
 
 
-def _interval(row: pd.Series, drawn: bool) -> str:
-    if not drawn:
-        return f"{row['mean']:.2f}"
-    return f"{row['mean']:.2f} [{row['lower']:.2f}, {row['upper']:.2f}]"
+def _with_half(row: pd.Series, drawn: bool) -> str:
+    half = (row["upper"] - row["lower"]) / 2
+    return f"{row['mean']:.2f} ± {half:.2f}" if drawn else f"{row['mean']:.2f}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
 
 
 def _rho(analysis: Analysis) -> Table:
     """rho of each of the first factors with each budget: in two steps, and from the posterior."""
     level = analysis.options.level
-    out = Table(
-        title=f"rho of ability and log10(N x D) ({100 * level:.0f} % intervals)", title_justify="left"
-    )
+    out = _table(f"rho of ability and log10(N x D) ({100 * level:.0f} % intervals)")
     for name in ("ability", "budget"):
         out.add_column(name)
     parts = {"two-step": analysis.pca_budgets, "posterior": analysis.bayes_budgets}
@@ -193,10 +196,7 @@ def _show_state(analysis: Analysis, console: Console) -> None:
 def show_comparison(result: Comparison, console: Console) -> None:
     """Print agreement by factor, and what changes from the first solution to the second."""
     first, second = result.names
-    out = Table(
-        title=f"{first} and {second}: {result.n_benchmarks} benchmarks, {result.n_models} models",
-        title_justify="left",
-    )
+    out = _table(f"{first} and {second}: {result.n_benchmarks} benchmarks, {result.n_models} models")
     out.add_column(first)
     out.add_column(second)
     for name in ("congruence", "RMSE of loadings", "RMSE of scores", "correlation of scores"):

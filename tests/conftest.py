@@ -9,7 +9,7 @@ import pytest
 
 from factorlab.inference.bayes import fit_bayes
 from factorlab.scores import ScoreTable, read_scores
-from factorlab.simulate import Simulated, simulate
+from factorlab.simulation import Simulated, simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 

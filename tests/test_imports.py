@@ -28,10 +28,10 @@ LAYERS = [
     },
     {"health", "health_text", "suspects"},
     {"inference"},
-    {"simulate", "analysis"},
+    {"simulation", "analysis"},
     {"summary"},
     {"plots"},
-    {"captions", "gallery"},
+    {"gallery"},
     {"page"},
     {"report"},
     {"runs"},
@@ -108,3 +108,10 @@ def test_every_public_name_resolves():
 def test_forbidden_rooms_do_not_exist():
     for name in ("utils", "helpers", "common"):
         assert not list(PACKAGE.rglob(f"{name}*"))
+
+
+def test_no_module_shadows_a_public_name():
+    top = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.name for path in PACKAGE.iterdir() if path.is_dir()
+    }
+    assert top & set(factorlab.__all__) <= {"plots"}

@@ -15,7 +15,7 @@ from factorlab.inference.marginal import Cells, log_likelihood
 from factorlab.inference.mode import Mode, fit_mode, likelihood_gradient, predict_cells
 from factorlab.inference.scree import parallel_analysis
 from factorlab.scores import table_from_frames
-from factorlab.simulate import simulate
+from factorlab.simulation import simulate
 
 DATA = Path(__file__).parents[2] / "data"
 

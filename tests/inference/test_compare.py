@@ -13,7 +13,7 @@ from factorlab.errors import InputError
 from factorlab.inference.budgets import BudgetRegression
 from factorlab.inference.compare import compare
 from factorlab.inference.solution import FactorSolution, label_draws
-from factorlab.simulate import simulate
+from factorlab.simulation import simulate
 
 DATA = Path(__file__).parents[2] / "data"
 

@@ -16,7 +16,7 @@ from factorlab.inference.joint_budgets import (
     within_families,
 )
 from factorlab.inference.pca import fit_pca
-from factorlab.simulate import simulate
+from factorlab.simulation import simulate
 
 
 def test_correlate_is_numpy_draw_by_draw():

@@ -18,7 +18,7 @@ from factorlab.inference.priors import Priors
 from factorlab.inference.sampling import smooth_weights
 from factorlab.inference.sensitivity import CHANGES, _raw_mean, log_weight, prior_sensitivity
 from factorlab.inference.solution import FactorSolution, label_draws
-from factorlab.simulate import simulate
+from factorlab.simulation import simulate
 
 DATA = Path(__file__).parents[2] / "data"
 PRIORS = asdict(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from factorlab.errors import InputError
-from factorlab.simulate import simulate
+from factorlab.simulation import simulate
 
 
 def test_population_correlations_are_the_ones_asked_for():
