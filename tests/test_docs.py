@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import runpy
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 
@@ -136,16 +136,18 @@ def test_every_prior_is_documented_with_its_default():
         for line in section(MODEL, "Priors").splitlines()
         if line.startswith("| `")
     }
-    assert rows.keys() == {"field of `Priors`".split("`")[1]} - {"Priors"} | {f.name for f in fields(Priors)}
     assert {name: float(value) for name, value in rows.items()} == {f.name: f.default for f in fields(Priors)}
 
 
-def test_the_sources_are_cited():
-    for source in (
-        *("2412.14471", "2411.00640", "Schönemann 1966", "1312" if False else "Leung & Drton 2016"),
-        *("Merkle, Furr & Rabe-Hesketh 2019", "Bürkner 2021", "Vehtari 2023"),
-    ):
-        assert source in section(MODEL, "References"), source
+@pytest.mark.parametrize(
+    "source",
+    [
+        "arXiv 2412.14471", "arXiv 2411.00640", "Schönemann 1966", "Leung & Drton 2016", "Rabe-Hesketh 2019",
+        "Bürkner 2021", "Vehtari 2023",
+    ],
+)  # fmt: skip
+def test_the_sources_are_cited(source: str):
+    assert source in section(MODEL, "References")
 
 
 def test_every_flag_and_status_is_documented():
@@ -176,7 +178,8 @@ def test_columns_of_the_tables_are_as_documented(analysis):
     checked = 0
     for line in section(FORMATS, "The run folder").splitlines():
         files = re.findall(r"`(\w+)\.csv`", line)
-        if not line.startswith("| ") or not files or files[0] not in frames:
+        # A table of models without a base in it has no contrasts and so no columns.
+        if not line.startswith("| ") or not files or files[0] not in frames or frames[files[0]].columns.empty:
             continue
         for column in re.findall(r"[a-z_0-9]+", " ".join(re.findall(r"`([^`.]+)`", line.split(" | ")[2]))):
             assert any(column in frames[f].columns for f in files if f in frames), (files, column)
@@ -204,8 +207,6 @@ def test_every_public_name_is_documented():
 
 
 def test_parameters_of_public_functions_are_as_documented():
-    import inspect
-
     for name, inside in re.findall(r"`fl\.(\w+)\(([^)]*)\)`", section(FORMATS, "Python")):
         if inside == "...":
             continue
@@ -234,5 +235,5 @@ def test_links_lead_somewhere(page: Path):
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_wording(page: Path):
     """Correlations are observational."""
-    words = re.findall(r"\w*\beffects?\b(?! (?:of|sample))", page.read_text(encoding="utf-8").lower())
+    words = re.findall(r"\beffects?\b", page.read_text(encoding="utf-8").lower())
     assert words == []
