@@ -17,7 +17,7 @@ from factorlab.inference.compare import Comparison, compare
 from factorlab.inference.joint_budgets import fit_budgets
 from factorlab.inference.ml import fit_ml
 from factorlab.inference.orientation import Orientation
-from factorlab.inference.pca import declared_anchors, fit_pca, resample_pca
+from factorlab.inference.pca import Scheme, declared_anchors, fit_pca, resample_pca
 from factorlab.inference.priors import Priors
 from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import ParallelAnalysis, parallel_analysis
@@ -27,7 +27,7 @@ from factorlab.scores import ScoreTable
 
 Method = Literal["pca", "ml", "bayes", "all"]
 
-SCHEMES = ("leave-one-model-out", "leave-one-lineage-out", "bootstrap")
+SCHEMES: tuple[Scheme, ...] = ("leave-one-model-out", "leave-one-lineage-out", "bootstrap")
 
 MIN_MODELS = 5
 """Fewer models than this cannot be left out one by one and still give components."""
@@ -235,7 +235,8 @@ def _check_size(table: ScoreTable, options: FitOptions) -> None:
     n_models, n_benchmarks = len(table.model_names), len(table.benchmark_names)
     if n_models < 3 or n_benchmarks < 2:
         raise InputError(
-            f"table '{table.name}' has {n_models} models x {n_benchmarks} benchmarks; factors need at least 3 x 2"
+            f"table '{table.name}' has {n_models} models x {n_benchmarks} benchmarks; "
+            "factors need at least 3 x 2"
         )
     most = min(n_benchmarks, n_models - 1)
     if options.factors != "auto" and options.factors > most:

@@ -17,10 +17,13 @@ from factorlab import __version__
 from factorlab.errors import InputError
 
 if TYPE_CHECKING:
+    from factorlab.inference.budgets import BudgetRegression
     from factorlab.inference.solution import FactorSolution
     from factorlab.scores import ScoreTable
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
 
 STRICT_EXIT = 3
 INTERRUPTED_EXIT = 130
@@ -52,29 +55,38 @@ def main() -> None:
     """
 
 
+_TABLE_OPTIONS = (
+    click.option("--models", type=FILE, help="Models table; default: models.* beside TABLE."),
+    click.option("--benchmarks", type=FILE, help="Benchmarks table; default: benchmarks.* beside TABLE."),
+    click.option("--model-column", help="Wide tables: the column with the models' names."),
+    click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="OURS=THEIRS",
+        help="Long tables with other column names, e.g. score=performance.",
+    ),
+    click.option(
+        "--ignore", multiple=True, metavar="COLUMN", help="Wide tables: a column that is no benchmark."
+    ),
+    click.option("--drop", multiple=True, metavar="BENCHMARK", help="Leave a benchmark out."),
+    click.option(
+        "--duplicates",
+        type=click.Choice(["error", "mean", "first", "last"]),
+        default="error",
+        show_default=True,
+        help="What to do with repeated (model, benchmark) rows.",
+    ),
+    click.option("--require-se", is_flag=True, help="Refuse a table with an unknown standard error."),
+    click.option(
+        "--models-where", metavar="EXPR", help="Keep models by a query, e.g. \"construction == 'PT'\"."
+    ),
+)
+
+
 def table_options(function: F) -> F:
     """The options that say how to read a score table."""
-    for option in reversed(
-        [
-            click.option("--models", type=click.Path(path_type=Path), help="Models table; default: models.* beside TABLE."),
-            click.option(
-                "--benchmarks", type=click.Path(path_type=Path), help="Benchmarks table; default: benchmarks.* beside TABLE."
-            ),
-            click.option("--model-column", help="Wide tables: the column with the models' names."),
-            click.option(
-                "--column", "columns", multiple=True, metavar="OURS=THEIRS",
-                help="Long tables with other column names, e.g. score=performance.",
-            ),
-            click.option("--ignore", multiple=True, metavar="COLUMN", help="Wide tables: a column that is no benchmark."),
-            click.option("--drop", multiple=True, metavar="BENCHMARK", help="Leave a benchmark out."),
-            click.option(
-                "--duplicates", type=click.Choice(["error", "mean", "first", "last"]), default="error", show_default=True,
-                help="What to do with repeated (model, benchmark) rows.",
-            ),
-            click.option("--require-se", is_flag=True, help="Refuse a table with an unknown standard error."),
-            click.option("--models-where", metavar="EXPR", help="Keep models by a query, e.g. \"construction == 'PT'\"."),
-        ]
-    ):  # fmt: skip
+    for option in reversed(_TABLE_OPTIONS):
         function = option(function)
     return function
 
@@ -123,7 +135,7 @@ def _factor_number(text: str, option: str) -> int:
 
 
 @main.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=FILE)
 @table_options
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--strict", is_flag=True, help="Exit with 3 when anything is flagged.")
@@ -143,9 +155,9 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
 
 
 @main.command()
-@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("table", type=FILE)
 @table_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder; default: <table name>.fit here.")
+@click.option("--out", type=FILE, help="Run folder; default: <table name>.fit here.")
 @click.option("--force", is_flag=True, help="Replace a run folder that is there.")
 @click.option("--factors", default="4", show_default=True, metavar="K|auto", help="Number of factors.")
 @click.option(
@@ -194,7 +206,7 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
     "--pairs/--no-pairs", default=True, show_default=True, help="A factor for benchmarks that share items."
 )
 @click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
-@click.option("--priors", type=click.Path(path_type=Path), help="TOML file of priors.")
+@click.option("--priors", type=FILE, help="TOML file of priors.")
 @click.option(
     "--anchor", multiple=True, metavar="PCk=BENCHMARK", help="Benchmark that is positive on a factor."
 )
@@ -260,13 +272,14 @@ def fit(
 
 
 _READING = (
-    "models", "benchmarks", "model_column", "columns", "ignore", "drop", "duplicates", "require_se", "models_where",
+    "models", "benchmarks", "model_column", "columns", "ignore", "drop", "duplicates", "require_se",
+    "models_where",
 )  # fmt: skip
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.argument("run", type=FILE)
+@click.argument("other", type=FILE, required=False)
 @click.option(
     "--solution",
     type=click.Choice(["pca", "ml", "bayes"]),
@@ -280,7 +293,7 @@ _READING = (
     help="Bring the second to the first by order and signs, or by rotation.",
 )
 @click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
-@click.option("--out", type=click.Path(path_type=Path), help="Also write the comparison as a CSV file.")
+@click.option("--out", type=FILE, help="Also write the comparison as a CSV file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
     run: Path,
@@ -325,7 +338,8 @@ def _sides(
         if analysis.pca is None or analysis.bayes is None:
             raise InputError(f"run '{run}' lacks PCA or Bayes; fit with --method all, or give a second run")
         return analysis.pca, analysis.bayes, (analysis.pca_budgets, analysis.bayes_budgets)
-    sides, budgets = [], []
+    sides: list[FactorSolution] = []
+    budgets: list[BudgetRegression | None] = []
     for path in (run, other):
         if path.suffix == ".nc":
             sides.append(load_solution(path))
@@ -346,11 +360,9 @@ def _sides(
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FILE)
 @click.argument("name", required=False)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="File without ending; default: RUN/figures/NAME."
-)
+@click.option("--out", type=FILE, help="File without ending; default: RUN/figures/NAME.")
 def plot(run: Path, name: str | None, out: Path | None) -> None:
     """Draw figure NAME of RUN as PNG and SVG; without NAME, list the figures."""
     from factorlab.gallery import figure, figures
@@ -370,7 +382,7 @@ def plot(run: Path, name: str | None, out: Path | None) -> None:
 
 
 @main.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FILE)
 @click.option("--quiet", is_flag=True, help="No progress display.")
 def report(run: Path, quiet: bool) -> None:
     """Rebuild figures and report.html of RUN."""
@@ -383,12 +395,10 @@ def report(run: Path, quiet: bool) -> None:
 
 
 @main.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="Folder for the table and truth.nc."
-)
+@click.option("--out", type=FILE, required=True, help="Folder for the table and truth.nc.")
 @click.option(
     "--like",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Take models, budgets, benchmarks and PCA loadings of a table.",
 )
 @click.option("--models", type=int, default=35, show_default=True, help="Number of models (without --like).")
@@ -457,7 +467,8 @@ def simulate(
         simulated.truth.save(work / "truth.nc")
         simulated.budget.rename_axis("model").to_csv(work / "true_budgets.csv")
     click.echo(
-        f"Wrote {out}/ ({len(simulated.table.model_names)} models x {len(simulated.table.benchmark_names)} benchmarks)"
+        f"Wrote {out}/ ({len(simulated.table.model_names)} models x "
+        f"{len(simulated.table.benchmark_names)} benchmarks)"
     )
 
 

@@ -96,8 +96,8 @@ def show(analysis: Analysis, console: Console) -> None:
     """Print the tables of a fit: explained variance, loadings, correlations with budgets, warnings."""
     table = analysis.table
     console.print(
-        f"[bold]{table.name}[/bold]: {len(table.model_names)} models x {len(table.benchmark_names)} benchmarks, "
-        f"{analysis.health.n_missing} cells missing, {len(analysis.health.flags)} flags"
+        f"[bold]{table.name}[/bold]: {len(table.model_names)} models x {len(table.benchmark_names)} "
+        f"benchmarks, {analysis.health.n_missing} cells missing, {len(analysis.health.flags)} flags"
     )
     if analysis.pca is not None:
         console.print(_variance(analysis))
@@ -214,8 +214,8 @@ def show_comparison(result: Comparison, console: Console) -> None:
         console.print(f"Loadings that differ (interval of the difference excludes 0): {len(changed)}")
         for _, row in changed.iterrows():
             console.print(
-                f"  {row['benchmark']} on {row['factor']}: {row['first']:.2f} and {row['second']:.2f}, difference "
-                f"{row['difference']:+.2f} [{row['lower']:+.2f}, {row['upper']:+.2f}]"
+                f"  {row['benchmark']} on {row['factor']}: {row['first']:.2f} and {row['second']:.2f}, "
+                f"difference {row['difference']:+.2f} [{row['lower']:+.2f}, {row['upper']:+.2f}]"
             )
     for sentence in [*result.conclusions["sentence"], *result.notes]:
         console.print(Text(f"! {sentence}", style="yellow"))

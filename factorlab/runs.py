@@ -171,7 +171,6 @@ def load_run(folder: str | os.PathLike[str]) -> Analysis:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"'{source / 'run.json'}' cannot be read ({error}); fit again") from None
     table = _table(source / "table", str(facts["table"]))
-    solutions = {name: _solution(source / f"{name}.nc") for name in SOLUTIONS}
     resamples = {scheme: _solution(source / f"pca_{scheme.replace('-', '_')}.nc") for scheme in SCHEMES}
     try:
         parallel = parallel_analysis(table, seed=options.seed, missing=options.missing)
@@ -181,11 +180,13 @@ def load_run(folder: str | os.PathLike[str]) -> Analysis:
         table,
         options,
         check(table),
+        pca=_solution(source / "pca.nc"),
+        ml=_solution(source / "ml.nc"),
+        bayes=_solution(source / "bayes.nc"),
         resamples={scheme: solution for scheme, solution in resamples.items() if solution is not None},
         parallel=parallel,
         notes=tuple(facts["notes"]),
         seconds=facts["seconds"],
-        **solutions,
     )
     return derive(fitted)
 

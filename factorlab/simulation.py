@@ -90,7 +90,7 @@ def simulate(
     rng = np.random.default_rng(seed)
     _check(missing, token_log_sd, family_share, rho, like.languages if like is not None else languages)
     model_rows = _models_like(like, rng) if like is not None else _models(models, languages, rng)
-    names = [c.removeprefix("tokens_b_") for c in model_rows if c.startswith("tokens_b_")]
+    names = [c.removeprefix("tokens_b_") for c in map(str, model_rows) if c.startswith("tokens_b_")]
     bench_rows = (
         _benchmarks_like(like, n_instances)
         if like is not None

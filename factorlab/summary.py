@@ -98,7 +98,7 @@ def _two_step_rho(budgets: BudgetRegression) -> dict[str, Any]:
             "lower": pearson["lower"],
             "upper": pearson["upper"],
             "level": pearson["level"],
-            "n": int(pearson["n"]),
+            "n": int(np.asarray(pearson["n"])),
             "spearman": ranks["mean"],
         }
     return out

@@ -213,7 +213,7 @@ def test_simulate_fit_compare(tmp_path):
         (["fit", SCORES, "--factors", "many"], "--factors 'many' is no number; give 1, 2, ... or auto"),
         (["fit", SCORES, "--level", "94"], "level 94.0 is not a probability"),
         (["fit", SCORES, "--draws", "0"], "draws is 0; give 1 or more"),
-        (["fit", SCORES, "--factors", "40", "--method", "bayes"], "40 factors asked of 35 models x 19 benchmarks"),
+        (["fit", SCORES, "--factors", "40", "--method", "bayes"], "40 factors asked of 35 models x 19"),
         (["fit", SCORES, "--factors", "40", "--method", "pca"], "40"),
         (["fit", SCORES, "--priors", "none.toml"], "no such priors file: 'none.toml'"),
         (["fit", SCORES, "--anchor", "NIILC"], "--anchor 'NIILC' is not of the form PCk=BENCHMARK"),

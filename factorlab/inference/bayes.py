@@ -384,7 +384,8 @@ def fit_bayes(
     diagnostics = diagnose(labelled, drawn.divergences, identified)
     standard = table.standardised()
     settings = {
-        "factors": factors, "budget": inputs.budget if inputs.regresses else "none", "pairs": bool(inputs.groups),
+        "factors": factors, "budget": inputs.budget if inputs.regresses else "none",
+        "pairs": bool(inputs.groups),
         "orientation": orientation, "draws": draws, "tune": tune, "chains": chains, "priors": asdict(p),
     }  # fmt: skip
     return FactorSolution(
@@ -419,8 +420,8 @@ def fit_bayes(
 
 def reference_loadings(table: ScoreTable, factors: int) -> np.ndarray:
     """PCA loadings that name the axes, (benchmark, factor); EM-PCA where cells are missing."""
-    missing = "em" if np.isnan(table.scores).any() else "complete"
-    return fit_pca(table, factors, missing=missing).loading_mean().to_numpy()
+    holes = bool(np.isnan(table.scores).any())
+    return fit_pca(table, factors, missing="em" if holes else "complete").loading_mean().to_numpy()
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

@@ -64,15 +64,16 @@ def problems(table: pd.DataFrame, divergences: int) -> list[str]:
         out.append("one chain only: R-hat cannot be computed; use --chains 4")
     bad = counted[counted["rhat"] > RHAT_GOAL]
     if len(bad):
-        worst = bad.loc[bad["rhat"].idxmax()]
+        worst = bad.iloc[int(bad["rhat"].argmax())]
         out.append(
-            f"R-hat above {RHAT_GOAL} for {len(bad)} of {len(counted)} quantities (worst {worst['rhat']:.3f}, "
-            f"{worst['quantity']}): the chains disagree; use more draws or another number of factors"
+            f"R-hat above {RHAT_GOAL} for {len(bad)} of {len(counted)} quantities (worst "
+            f"{worst['rhat']:.3f}, {worst['quantity']}): the chains disagree; use more draws or another "
+            "number of factors"
         )
     for column, name in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
         few = counted[counted[column] < ESS_GOAL]
         if len(few):
-            worst = few.loc[few[column].idxmin()]
+            worst = few.iloc[int(few[column].argmin())]
             out.append(
                 f"{name} effective sample size below {ESS_GOAL} for {len(few)} of {len(counted)} quantities "
                 f"(lowest {worst[column]:.0f}, {worst['quantity']}): use more draws"

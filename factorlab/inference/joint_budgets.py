@@ -286,7 +286,8 @@ def _row(
     lower, median, upper = np.quantile(values, [tail, 0.5, 1 - tail])
     measured = convergence(values.reshape(*shape, 1))
     return {
-        "factor": factor, "budget": budget, "form": form, "mean": float(values.mean()), "median": float(median),
+        "factor": factor, "budget": budget, "form": form,
+        "mean": float(values.mean()), "median": float(median),
         "lower": float(lower), "upper": float(upper), "level": level, "n": n,
         "prob_positive": float((values > 0).mean()), "rhat": float(measured.rhat[0]),
         "ess_bulk": float(measured.ess_bulk[0]), "ess_tail": float(measured.ess_tail[0]),
