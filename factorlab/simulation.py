@@ -62,14 +62,15 @@ def simulate(
     like : ScoreTable, optional
         Take names, sizes, token counts, means, spreads and numbers of instances from this table.
         Counts it does not publish are drawn like the published ones; its lineage is not kept, its
-        families are when ``family_share`` is positive.
+        families are when ``family_share`` is positive (else every model is a family of its own).
     loading : ndarray, (benchmark, factor), optional
         Rows longer than 1 are shortened to communality 0.95.
     rho : mapping, optional
         (factor index from 0, language) to the population correlation of ability and log budget,
         given these budgets. Default: factor 0 with the first language 0.9, factor 1 with the last 0.8.
     token_log_sd : float
-        Standard deviation of the natural log of published over true token counts.
+        Standard deviation of the natural log of published over true token counts; members of a
+        family share their error, as the model assumes of guessed shares.
     family_share : float
         Share of the variance of u that members of a family have in common.
     missing : float
@@ -90,6 +91,8 @@ def simulate(
     rng = np.random.default_rng(seed)
     _check(missing, token_log_sd, family_share, rho, like.languages if like is not None else languages)
     model_rows = _models_like(like, rng) if like is not None else _models(models, languages, rng)
+    if family_share == 0:
+        model_rows["family"] = [str(name) for name in model_rows.index]
     names = [c.removeprefix("tokens_b_") for c in map(str, model_rows) if c.startswith("tokens_b_")]
     bench_rows = (
         _benchmarks_like(like, n_instances)
@@ -232,8 +235,9 @@ def _published(
     rows: pd.DataFrame, languages: list[str], token_log_sd: float, rng: np.random.Generator
 ) -> pd.DataFrame:
     out = rows.copy()
+    codes, families = pd.factorize(rows["family"])
     for language in languages:
-        error = np.exp(token_log_sd * rng.standard_normal(len(rows)))
+        error = np.exp(token_log_sd * rng.standard_normal(len(families)))[codes]
         out[f"tokens_b_{language}"] = rows[f"tokens_b_{language}"] * error
         out[f"tokens_b_{language}_status"] = "guessed" if token_log_sd > 0 else "official"
     return out

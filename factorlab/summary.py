@@ -56,6 +56,8 @@ def summarise(analysis: Analysis) -> dict[str, Any]:
         out["ml"] = {"loadings": _loadings(analysis.ml, options.level), **analysis.ml.extra}
     if analysis.bayes is not None:
         out["bayes"] = _bayes(analysis, analysis.bayes)
+    if analysis.sensitivity is not None:
+        out["bayes"]["prior_sensitivity"] = analysis.sensitivity.to_dict("records")
     if analysis.comparison is not None:
         rows = analysis.comparison.factors.set_index("factor")
         out["comparison"] = {

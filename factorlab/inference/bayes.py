@@ -13,6 +13,7 @@ import xarray as xr
 from factorlab.errors import InputError
 from factorlab.inference.convergence import diagnose
 from factorlab.inference.design import BudgetDesign, LanguageTokens, design_budgets
+from factorlab.inference.identify import congruence
 from factorlab.inference.marginal import Cells, cholesky, draw_abilities, log_likelihood
 from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, orient, whiten
 from factorlab.inference.pca import fit_pca
@@ -379,7 +380,8 @@ def fit_bayes(
     raw_ability = _abilities(inputs, drawn, seed)
     oriented, axis = _orient(drawn, raw_ability, reference, orientation)
     labelled = _label(table, inputs, drawn, oriented, axis, (chains, draws))
-    identified = [bool(np.min(np.median(pair, axis=0)) > IDENTIFIED) for pair in _cosines(axis)]
+    stay = _staying(oriented, axis, orientation)
+    identified = [bool(value > IDENTIFIED) for value in stay.min(axis=0)]
     tell("checking convergence", 0, 0)
     diagnostics = diagnose(labelled, drawn.divergences, identified)
     standard = table.standardised()
@@ -409,7 +411,7 @@ def fit_bayes(
         orientation=orientation,
         diagnostics=diagnostics,
         provenance=describe(table, seed, settings),
-        notes=(*inputs.design.notes, *_notes(table, axis, identified, labelled)),
+        notes=(*inputs.design.notes, *_notes(table, stay, identified)),
         extra={
             "identified": identified,
             "leapfrog_steps": drawn.leapfrog_steps,
@@ -428,9 +430,16 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
 
 
-def _cosines(axis: Axes) -> np.ndarray:
-    """|cosine| of each draw's axes with the typical ones and with PCA's, (factor, draw, 2)."""
-    return np.stack([axis.cosine_self, axis.cosine_reference], axis=-1).transpose(1, 0, 2)
+def _staying(oriented: Oriented, axis: Axes, how: Orientation) -> np.ndarray:
+    """Median |cosine| of each axis over draws, (criterion, factor).
+
+    Axes named after PCA's: the draws' principal axes with their typical direction, and with the PCA
+    axis of that name. Rotated axes: the draws' loadings with their mean.
+    """
+    if how in ("varimax", "promax"):
+        mean = oriented.loading.mean(axis=0)
+        return np.median(np.abs(congruence(oriented.loading, mean)), axis=0)[None]
+    return np.stack([np.median(axis.cosine_self, axis=0), np.median(axis.cosine_reference, axis=0)])
 
 
 def _abilities(inputs: ModelInputs, drawn: Sample, seed: int) -> np.ndarray:
@@ -518,15 +527,20 @@ def _token_errors(tokens: LanguageTokens, values: dict[str, np.ndarray]) -> dict
     }
 
 
-def _notes(table: ScoreTable, axis: Axes, identified: list[bool], labelled: xr.Dataset) -> list[str]:
+def _notes(table: ScoreTable, stay: np.ndarray, identified: list[bool]) -> list[str]:
     notes = []
     for f, ok in enumerate(identified):
         if not ok:
-            own, named = np.median(axis.cosine_self[:, f]), np.median(axis.cosine_reference[:, f])
+            if len(stay) == 1:
+                why = f"its loadings have median congruence {stay[0, f]:.2f} with their mean over draws"
+            else:
+                why = (
+                    f"principal axis {f + 1} of the posterior has median |cosine| {stay[1, f]:.2f} with "
+                    f"PCA's PC{f + 1} and {stay[0, f]:.2f} with its own typical direction"
+                )
             notes.append(
-                f"PC{f + 1} is not identified: principal axis {f + 1} of the posterior has median |cosine| "
-                f"{named:.2f} with PCA's PC{f + 1} and {own:.2f} with its own typical direction (above "
-                f"{IDENTIFIED} both would do); do not read its loadings or correlations"
+                f"PC{f + 1} is not identified: {why} (above {IDENTIFIED} would do); "
+                "do not read its loadings or correlations"
             )
     unknown = int((np.isnan(table.se) & np.isfinite(table.scores)).sum())
     if unknown:

@@ -114,7 +114,7 @@ def joint(table: ScoreTable, solution: FactorSolution, *, level: float = 0.94) -
     shape = (solution.draws.sizes["chain"], solution.draws.sizes["draw"])
     spreads = _spreads(table, solution)
     rho = {(budget, form): values for budget, form, values in _all_rho(table, solution, spreads)}
-    for a, b in combinations([name for name in spreads if name != "total"], 2):
+    for a, b in combinations([name for name in spreads if name != "total" and (name, "at_hand") in rho], 2):
         rho[f"{b} - {a}", "difference"] = rho[b, "at_hand"] - rho[a, "at_hand"]
     count = {budget: int(spread.published.sum()) for budget, spread in spreads.items()}
     rows = [
@@ -146,7 +146,7 @@ def _spreads(table: ScoreTable, solution: FactorSolution) -> dict[str, Spread]:
         if f"token_floor_b_{language}" in solution.draws:
             floor = solution.stacked(f"token_floor_b_{language}")[:, None]
             floored = size + np.log10(10 ** tokens[:, :, l] + floor) + BILLIONS
-        known = np.isfinite(published[language].to_numpy())
+        known = np.isfinite(published[language].to_numpy())  # size and count both published
         out[language] = Spread(ability, budget, floored, known)
     if "total" in published and np.isfinite(published["total"]).sum() > 2:
         total = np.broadcast_to(published["total"].to_numpy(), size.shape)
@@ -268,7 +268,8 @@ def contrasts(table: ScoreTable, solution: FactorSolution, level: float) -> pd.D
                     "prob_positive": (d > 0).mean(), **change,
                 }
             )  # fmt: skip
-    return pd.DataFrame(rows)
+    columns = ["model", "base_model", "factor", "mean", "median", "lower", "upper", "level", "prob_positive"]
+    return pd.DataFrame(rows, columns=[*columns, *(f"log10_tokens_{l}" for l in languages)])
 
 
 def _n(budget: str, form: str, count: dict[str, int], table: ScoreTable) -> int:

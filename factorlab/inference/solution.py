@@ -31,8 +31,9 @@ class Diagnostics:
     Attributes
     ----------
     table : pandas.DataFrame
-        One row a quantity; columns ``quantity`` (name with its labels), ``group`` (e.g.
-        "communality", "noise_sd", "loading", "rho"), ``rhat``, ``ess_bulk``, ``ess_tail``.
+        One row a quantity; columns ``quantity`` (name with its labels), ``group``
+        ("common part", "noise_sd", "pair_sd", "mean", "loading", "ability", "slope",
+        "hyperparameter"), ``rhat``, ``ess_bulk``, ``ess_tail``.
         Quantities of a factor that is not identified are listed with ``counted`` False and do
         not enter the extremes below.
     divergences : int
