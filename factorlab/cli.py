@@ -216,6 +216,9 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
 @click.option("--cores", type=int, help="Chains at once; default: the machine's cores.")
 @click.option("--resamples", type=int, default=500, show_default=True, help="Bootstrap draws of PCA.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option(
+    "--page/--no-page", default=True, show_default=True, help="Draw the figures and write report.html."
+)
 @click.option("--strict", is_flag=True, help="Exit with 3 when the posterior did not converge.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json instead of tables.")
 @click.option("--quiet", is_flag=True, help="No progress display.")
@@ -227,6 +230,7 @@ def fit(
     orient: str,
     priors: Path | None,
     anchor: tuple[str, ...],
+    page: bool,
     strict: bool,
     as_json: bool,
     quiet: bool,
@@ -259,14 +263,14 @@ def fit(
 
     with Display(silent=quiet) as progress:
         analysis = analyse(scores, options, progress)
-        write_run(analysis, target, force=force, progress=progress)
+        write_run(analysis, target, force=force, page=page, progress=progress)
     if as_json:
         click.echo((target / "summary.json").read_text(encoding="utf-8"), nl=False)
     else:
         from rich.console import Console
 
         show(analysis, Console(highlight=False))
-        click.echo(f"Wrote {target}/ (open {target / 'report.html'})")
+        click.echo(f"Wrote {target}/" + (f" (open {target / 'report.html'})" if page else ""))
     if strict and analysis.problems:
         sys.exit(STRICT_EXIT)
 

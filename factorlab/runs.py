@@ -53,6 +53,7 @@ def write_run(
     folder: str | os.PathLike[str],
     *,
     force: bool = False,
+    page: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Write table, solutions, summary, CSV tables, figures and page.
@@ -66,6 +67,8 @@ def write_run(
     folder : path
     force : bool
         Replace a run folder that is there.
+    page : bool
+        Draw the figures and write the page as well as the numbers.
     progress : callable, optional
         Called with (stage, done, total).
 
@@ -82,7 +85,8 @@ def write_run(
     target = check_free(folder, force)
     with new_folder(target) as work:
         write_results(analysis, work)
-        write_page(analysis, work, progress)
+        if page:
+            write_page(analysis, work, progress)
     return target
 
 
