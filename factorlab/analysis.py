@@ -33,6 +33,10 @@ MIN_MODELS = 5
 """Fewer models than this cannot be left out one by one and still give components."""
 
 
+MOST_LEFT_OUT = 500
+"""More models than this are not left out one by one: it tells little and takes long."""
+
+
 @dataclass(frozen=True)
 class FitOptions:
     """What `analyse` is asked for.
@@ -88,6 +92,10 @@ class FitOptions:
         for name in ("draws", "tune", "chains", "resamples"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.cores is not None and self.cores < 1:
+            raise InputError(f"cores is {self.cores}; give 1 or more, or leave it out")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; give 0 or more")
 
     def wants(self, method: str) -> bool:
         return self.method in ("all", method)
@@ -232,6 +240,7 @@ def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
 
 def _check_size(table: ScoreTable, options: FitOptions) -> None:
     """Refuse what no method can fit before anything is computed."""
+    table.standardised()
     n_models, n_benchmarks = len(table.model_names), len(table.benchmark_names)
     if n_models < 3 or n_benchmarks < 2:
         raise InputError(
@@ -291,7 +300,7 @@ def _fit_baselines(fitted: Analysis, tell: Progress) -> Analysis:
             pca = fit_pca(table, factors, missing=options.missing)
         except InputError as error:
             _refuse_alone("pca", error, options, notes)
-        for scheme in SCHEMES if pca is not None and len(table.model_names) >= MIN_MODELS else ():
+        for scheme in _schemes(table, notes) if pca is not None else ():
             try:
                 resamples[scheme] = resample_pca(
                     table,
@@ -316,6 +325,20 @@ def _fit_baselines(fitted: Analysis, tell: Progress) -> Analysis:
         except InputError as error:
             _refuse_alone("ml", error, options, notes)
     return replace(fitted, pca=pca, ml=ml, resamples=resamples, notes=tuple(notes))
+
+
+def _schemes(table: ScoreTable, notes: list[str]) -> list[Scheme]:
+    """The ways of resampling that this many models allow."""
+    n_models = len(table.model_names)
+    if n_models < MIN_MODELS:
+        notes.append(f"{n_models} models are too few to leave any out: no resampling of PCA")
+        return []
+    if n_models > MOST_LEFT_OUT:
+        notes.append(
+            f"{n_models} models are too many to leave out one by one (limit {MOST_LEFT_OUT}): bootstrap only"
+        )
+        return ["bootstrap"]
+    return list(SCHEMES)
 
 
 def _refuse_alone(method: str, error: InputError, options: FitOptions, notes: list[str]) -> None:
@@ -363,22 +386,30 @@ def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
     return replace(fitted, bayes=bayes, notes=tuple(notes))
 
 
-def with_anchors(table: ScoreTable, anchors: Mapping[int, str]) -> ScoreTable:
+def with_anchors(
+    table: ScoreTable, anchors: Mapping[int, str], factors: int | Literal["auto"] = "auto"
+) -> ScoreTable:
     """The table with other anchor benchmarks: the sign of factor k is such that its anchor is positive.
 
     Parameters
     ----------
     anchors : mapping
         Factor, counted from 1, to benchmark; the table's own anchors of other factors stay.
+    factors : int or "auto"
+        Number of factors that will be fitted, where it is known.
 
     Raises
     ------
     InputError
-        When a benchmark is not in the table.
+        When a benchmark is not in the table, or a factor is beyond the last.
     """
     benchmarks = table.benchmarks.copy()
     column = benchmarks["anchor_factor"].astype(float)
     for factor, name in anchors.items():
+        if factors != "auto" and factor > factors:
+            raise InputError(
+                f"anchor of PC{factor}, but {factors} factors are fitted; give PC1 to PC{factors}"
+            )
         if name not in benchmarks.index:
             raise InputError(
                 f"anchor benchmark '{name}' is not in the table; it has {', '.join(benchmarks.index)}"

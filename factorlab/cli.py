@@ -6,7 +6,9 @@ Libraries are imported inside the verbs, so that ``factorlab --help`` answers at
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +35,8 @@ class Verbs(click.Group):
     """Turns a user's mistake into one line and exit code 1, an interruption into one line and 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: cleaned up
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -242,23 +246,24 @@ def fit(
     figures and report.html.
     """
     reading = {name: rest.pop(name) for name in _READING}
-    scores = _read(table, **reading)
+    if factors != "auto" and not factors.isdigit():
+        raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
     from factorlab.analysis import FitOptions, analyse, with_anchors
     from factorlab.inference.priors import Priors, read_priors
     from factorlab.runs import check_free, write_run
 
-    target = check_free(out if out is not None else Path(f"{scores.name}.fit"), force)
-    if factors != "auto" and not factors.isdigit():
-        raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
     options = FitOptions(
         factors="auto" if factors == "auto" else int(factors),
         orientation=orient,  # type: ignore[arg-type]
         priors=read_priors(priors) if priors is not None else Priors(),
         **rest,
     )
+    scores = _read(table, **reading)
+    target = check_free(out if out is not None else Path(f"{scores.name}.fit"), force)
     if anchor:
         pairs = [_pair(text, "--anchor", "PCk=BENCHMARK") for text in anchor]
-        scores = with_anchors(scores, {_factor_number(k, "--anchor"): name for k, name in pairs})
+        chosen = {_factor_number(k, "--anchor"): name for k, name in pairs}
+        scores = with_anchors(scores, chosen, options.factors)
     from factorlab.console import Display, show
 
     with Display(silent=quiet) as progress:

@@ -29,6 +29,10 @@ QUIET_SECONDS = 10.0
 """Without a terminal a line is written at each new stage, and this often within one."""
 
 
+MOST_WARNINGS = 12
+"""Sentences printed in the terminal; all of them are in the summary and on the page."""
+
+
 class Display:
     """Progress on stderr: a bar with an estimate in a terminal, plain lines elsewhere.
 
@@ -86,8 +90,10 @@ class Display:
         self._last = now
         text = stage
         if total and done:
-            left = (now - self._began) * (total - done) / done
-            text = f"{stage}: {done} of {total}" + (f", about {left:.0f} s left" if done < total else "")
+            spent = now - self._began
+            known = done < total and spent >= QUIET_SECONDS  # before that an estimate means nothing
+            text = f"{stage}: {done} of {total}"
+            text += f", about {spent * (total - done) / done:.0f} s left" if known else ""
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -189,8 +195,11 @@ def _show_state(analysis: Analysis, console: Console) -> None:
             console.print(Text(f"NOT CONVERGED. {numbers}", style="bold red"))
         else:
             console.print(Text(f"Converged: {numbers}.", style="green"))
-    for sentence in analysis.warnings:
+    for sentence in analysis.warnings[:MOST_WARNINGS]:
         console.print(Text(f"! {sentence}", style="red" if sentence in analysis.problems else "yellow"))
+    if len(analysis.warnings) > MOST_WARNINGS:
+        rest = len(analysis.warnings) - MOST_WARNINGS
+        console.print(f"! and {rest} more: 'warnings' in summary.json, and the page")
 
 
 def show_comparison(result: Comparison, console: Console) -> None:

@@ -86,7 +86,8 @@ def from_long(frame: pd.DataFrame, duplicates: str = "error") -> Cells:
         numbers = [c for c in frame.columns if is_number(frame[c])]
         raise InputError(
             "the table has columns 'model' and 'benchmark' but no 'score'; rename the column that holds the "
-            f"score, or name it with columns={{'score': ...}}; its number columns are {listed(numbers, 12)}"
+            f"score, or name it with columns={{'score': ...}} (--column score=...); "
+            f"its number columns are {listed(numbers, 12)}"
         )
     present = [c for c in CELL_NUMBERS if c in frame]
     for column in present:
@@ -262,7 +263,8 @@ def _model_column(frame: pd.DataFrame, asked: str | None) -> str:
         if not is_number(frame[column]) and frame[column].notna().any() and not mostly_numbers(frame[column]):
             return str(column)
     raise InputError(
-        "the table has no text column to take the models' names from; name one with model_column"
+        "the table has no text column to take the models' names from; "
+        "name one with model_column (--model-column)"
     )
 
 
@@ -293,7 +295,7 @@ def _settle_duplicates(rows: pd.DataFrame, keys: list[str], how: str) -> tuple[p
         long = "" if len(keys) > 1 else "; if this is a long table, name its columns with columns"
         raise InputError(
             f"{count} rows for {name} ({int(again.sum())} repeated rows in all); keep one, "
-            f"or choose duplicates='mean', 'first' or 'last'{long}"
+            f"or choose duplicates='mean', 'first' or 'last' (--duplicates mean){long}"
         )
     note = f"{int(again.sum())} repeated rows were settled by taking the {how} of each."
     if how in ("first", "last"):

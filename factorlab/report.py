@@ -115,6 +115,7 @@ def content(analysis: Analysis, figures: Figures | None = None) -> dict[str, Any
         "level": percent(level, 0),
         "methods": _methods(analysis),
         "status": _status(analysis),
+        "not_converged": bool(analysis.problems),
         "answers": findings.answers(analysis),
         "cautions": data_tables.cautions(analysis),
         "factors": [] if solution is None else solution.factors,

@@ -174,7 +174,7 @@ def standardise(table: ScoreTable) -> Standardised:
     if constant:
         raise InputError(
             f"benchmarks without two different scores cannot be standardised: {listed(constant, 12)}; "
-            f"leave them out with drop ({len(constant)} of {len(table.benchmark_names)})"
+            f"leave them out with drop, one --drop each ({len(constant)} of {len(table.benchmark_names)})"
         )
     location, scale = np.nanmean(scores, axis=0), np.nanstd(scores, axis=0, ddof=0)
     sign = np.where(table.benchmarks["higher_is_better"].to_numpy(dtype=bool), 1.0, -1.0)
@@ -191,7 +191,7 @@ def select(
             chosen = set(table.scored_models.query(where, engine="python").index)
         except Exception as error:  # pandas raises a dozen kinds for a bad query
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            have = listed(list(table.models.columns), 20)
+            have = listed(list(table.models.columns), 20) or "none: there is no models table"
             raise InputError(
                 f"models-where '{where}' cannot be evaluated ({reason}); columns are {have}"
             ) from None

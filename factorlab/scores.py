@@ -157,6 +157,7 @@ def _assemble(
     require_se: bool,
 ) -> ScoreTable:
     """Metadata checked, values checked, standard errors computed, notes written."""
+    _check_names(cells)
     model_table, model_notes = check_models(models, cells.models)
     benchmark_table, benchmark_notes = check_benchmarks(benchmarks, cells.benchmarks)
     check_values(cells, benchmark_table)
@@ -194,6 +195,15 @@ def _assemble(
     return ScoreTable(
         data, model_table, benchmark_table, name, (*notes, *model_notes, *benchmark_notes, *found)
     )
+
+
+def _check_names(cells: Cells) -> None:
+    for label, names in (("model", cells.models), ("benchmark", cells.benchmarks)):
+        for text in names:
+            if any(ord(character) < 32 for character in text):
+                raise InputError(
+                    f"{label} name {text!r} has a control character in it; take it out of the table"
+                )
 
 
 def _require_se(kind: np.ndarray, cells: Cells) -> None:
@@ -270,5 +280,6 @@ def _check_ignore(ignore: Sequence[str], frame: pd.DataFrame) -> None:
     unknown = [c for c in ignore if c not in frame]
     if unknown:
         raise InputError(
-            f"ignore: '{unknown[0]}' is no column of this long table; leave a benchmark out with drop"
+            f"ignore: '{unknown[0]}' is no column of this long table; "
+            "leave a benchmark out with drop (--drop)"
         )

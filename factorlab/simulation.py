@@ -88,6 +88,7 @@ def simulate(
     InputError
         When an option is out of range.
     """
+    _check_size(models, benchmarks, factors, n_instances, seed)
     rng = np.random.default_rng(seed)
     _check(missing, token_log_sd, family_share, rho, like.languages if like is not None else languages)
     model_rows = _models_like(like, rng) if like is not None else _models(models, languages, rng)
@@ -123,6 +124,14 @@ def simulate(
     )
     truth = _truth(lam, ability, noise, model_rows, bench_rows, goal, seed)
     return Simulated(table, truth, budget)
+
+
+def _check_size(models: int, benchmarks: int, factors: int, n_instances: int, seed: int) -> None:
+    least = {"models": 3, "benchmarks": 2, "factors": 1, "n_instances": 1, "seed": 0}
+    given = (models, benchmarks, factors, n_instances, seed)
+    for (name, low), value in zip(least.items(), given, strict=True):
+        if value < low:
+            raise InputError(f"{name} is {value}; give {low} or more")
 
 
 def _check(

@@ -37,6 +37,8 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
         No such file, an unknown ending, an empty file, a damaged file, two columns of one name.
     """
     source = Path(path)
+    if source.is_dir():
+        raise InputError(f"'{source}' is a folder; give a table in it, ending in {', '.join(SUFFIXES)}")
     if not source.is_file():
         raise InputError(f"no such file: '{source}'; give a table ending in {', '.join(SUFFIXES)}")
     if source.suffix.lower() not in SUFFIXES:

@@ -27,7 +27,7 @@ def small() -> Simulated:
     A general factor and a contrast of the two halves, so that the principal axes are the true ones.
     """
     loading = np.column_stack([np.full(8, 0.75), np.repeat([0.6, -0.4], 4)])
-    return simulate(models=24, benchmarks=8, loading=loading, n_instances=500, seed=20)
+    return simulate(models=24, benchmarks=8, loading=loading, n_instances=500, family_share=0.3, seed=20)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from factorlab.analysis import Analysis, FitOptions, analyse, with_anchors
 from factorlab.errors import InputError
 from factorlab.runs import load_run, new_folder, write_run
 from factorlab.scores import table_from_frames
+from factorlab.simulation import simulate
 from factorlab.summary import clean, summarise, tables
 
 
@@ -132,3 +134,25 @@ def test_clean_makes_plain_json():
         "1": [2, [1.5, None]],
         "b": True,
     }
+
+
+def test_budgets_that_are_zero_everywhere_are_left_out_and_the_rest_still_comes(small):
+    models = small.table.models.assign(tokens_b_en=0.0, tokens_b_ja=0.0)
+    table = replace(small.table, models=models)
+    analysis = analyse(table, FitOptions(factors=2, method="bayes", draws=20, tune=60, chains=2))
+    assert "slope" not in analysis.bayes.draws
+    assert any("is not a predictor" in note for note in analysis.bayes.notes)
+    assert json.dumps(summarise(analysis), allow_nan=False)
+
+
+def test_names_with_control_characters_are_refused():
+    wide = pd.DataFrame({"model": ["a\x00b", "c", "d"], "x": [0.1, 0.2, 0.3], "y": [0.3, 0.1, 0.2]})
+    with pytest.raises(InputError, match="has a control character in it; take it out"):
+        table_from_frames(wide)
+
+
+def test_many_models_are_not_left_out_one_by_one():
+    table = simulate(models=520, benchmarks=4, factors=1, seed=0).table
+    analysis = analyse(table, FitOptions(factors=1, method="pca", resamples=5))
+    assert set(analysis.resamples) == {"bootstrap"}
+    assert any("too many to leave out one by one" in note for note in analysis.notes)

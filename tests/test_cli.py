@@ -225,6 +225,12 @@ def test_simulate_fit_compare(tmp_path):
         (["check", "none.parquet"], "none.parquet"),
         (["fit", SCORES, "--factors", "many"], "--factors 'many' is no number; give 1, 2, ... or auto"),
         (["fit", SCORES, "--level", "94"], "level 94.0 is not a probability"),
+        (["fit", SCORES, "--seed", "-1"], "seed is -1; give 0 or more"),
+        (["fit", SCORES, "--cores", "0"], "cores is 0; give 1 or more, or leave it out"),
+        (["fit", SCORES, "--anchor", "PC9=NIILC"], "anchor of PC9, but 4 factors are fitted"),
+        (["check", str(ROOT / "data")], "is a folder; give a table in it"),
+        (["simulate", "--out", "s", "--models", "1"], "models is 1; give 3 or more"),
+        (["simulate", "--out", "s", "--instances", "0"], "n_instances is 0; give 1 or more"),
         (["fit", SCORES, "--draws", "0"], "draws is 0; give 1 or more"),
         (["fit", SCORES, "--factors", "40", "--method", "bayes"], "40 factors asked of 35 models x 19"),
         (["fit", SCORES, "--factors", "40", "--method", "pca"], "40"),
@@ -253,7 +259,8 @@ def test_usage_errors_exit_with_two():
 
 
 @pytest.mark.slow
-def test_interruption_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_interruption_leaves_nothing(tmp_path, signal_number):
     process = subprocess.Popen(
         [sys.executable, "-m", "factorlab.cli", "fit", SCORES, "--draws", "20000", "--factors", "2"],
         cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
@@ -264,7 +271,7 @@ def test_interruption_leaves_nothing(tmp_path):
         seen.append(line)
         if line.startswith("sampling"):
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_number)
     _, rest = process.communicate(timeout=120)
     assert process.returncode == 130, "".join(seen) + rest
     assert "Interrupted: nothing was written." in rest

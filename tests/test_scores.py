@@ -59,7 +59,8 @@ def test_long_with_other_names_and_a_missing_cell():
 def test_long_without_score_names_the_cure():
     frame = pd.DataFrame({"model": ["a"], "benchmark": ["X"], "performance": [0.5]})
     with pytest.raises(
-        InputError, match=r"no 'score'; .*columns=\{'score': \.\.\.\}; its number columns are 'performance'"
+        InputError,
+        match=r"no 'score'; .*columns=\{'score': \.\.\.\} \(--column score=\.\.\.\); its number columns are 'performance'",
     ):
         table_from_frames(frame)
 

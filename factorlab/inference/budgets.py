@@ -199,8 +199,10 @@ def clustered_slopes(
     """
     n_models, n_predictors = predictors.shape
     nothing = Slope(*[np.nan] * 5)
+    if n_models <= n_predictors + 1:
+        return [nothing] * n_predictors
     design = sm.add_constant(predictors, has_constant="add")
-    if n_models <= n_predictors + 1 or np.linalg.matrix_rank(design) <= n_predictors:
+    if np.linalg.matrix_rank(design) <= n_predictors:
         return [nothing] * n_predictors
     codes = pd.factorize(np.asarray(lineage, dtype=object))[0]
     model = sm.OLS(ability, design)
@@ -263,7 +265,8 @@ def _slopes(
         group = lineage[x.index].to_numpy()
         n_lineages = len(set(group))
         if n_lineages < _FEW_LINEAGES:
-            few.append(f"{len(x)} models of {n_lineages} lineages for {', '.join(map(str, x.columns))}")
+            names = ", ".join(str(column).removeprefix("log10_budget_") for column in x.columns)
+            few.append(f"{len(x)} models of {n_lineages} lineages for {names}")
         facts = {"level": level, "n": len(x), "n_lineages": n_lineages, "unit": SLOPE_UNIT}
         for factor in ability:
             fits = clustered_slopes(ability[factor].loc[x.index].to_numpy(), x.to_numpy(), group, level)

@@ -223,7 +223,7 @@ def _refuse_flat(table: ScoreTable, scale: np.ndarray, used: np.ndarray) -> None
     if flat:
         raise InputError(
             f"benchmark '{flat[0]}' has one and the same score for all {int(used.sum())} models that enter; "
-            f"a correlation needs spread: leave it out with drop=['{flat[0]}']"
+            f"a correlation needs spread: leave it out with drop=['{flat[0]}'] (--drop '{flat[0]}')"
         )
 
 
