@@ -60,7 +60,7 @@ def test_long_without_score_names_the_cure():
     frame = pd.DataFrame({"model": ["a"], "benchmark": ["X"], "performance": [0.5]})
     with pytest.raises(
         InputError,
-        match=r"no 'score'; .*columns=\{'score': \.\.\.\} \(--column score=\.\.\.\); its .* are 'performance'",
+        match=r"no 'score'; .*columns=\{'score': \.\.\.\} .*; its .* are 'performance'",
     ):
         table_from_frames(frame)
 

@@ -11,7 +11,7 @@ from factorlab.errors import InputError
 
 @dataclass(frozen=True)
 class Priors:
-    """Priors of `factorlab.inference.bayes.build_model`; all scores are standardised.
+    """Priors of `factorlab.inference.model.build_model`; all scores are standardised.
 
     All priors are the same for every factor (isotropic), so that turning the axes after sampling
     changes nothing but names.

@@ -1,0 +1,299 @@
+"""The Bayesian latent-factor model with budget regression, as a PyMC model; nothing is sampled here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from factorlab.errors import InputError
+from factorlab.inference.design import BudgetDesign, LanguageTokens, design_budgets
+from factorlab.inference.marginal import Cells, cholesky, log_likelihood
+from factorlab.inference.priors import Priors
+from factorlab.scores import ScoreTable
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+BudgetForm = Literal["separate", "product", "none"]
+
+
+class ModelInputs(NamedTuple):
+    """All that `build_model` needs, as arrays.
+
+    Attributes
+    ----------
+    cells : Cells
+    design : BudgetDesign
+    factors : int
+        K.
+    budget : {"separate", "product", "none"}
+    groups : tuple of str
+        Names of the declared groups of benchmarks that share items, columns of ``cells.member``.
+    """
+
+    cells: Cells
+    design: BudgetDesign
+    factors: int
+    budget: BudgetForm
+    groups: tuple[str, ...]
+
+    @property
+    def regresses(self) -> bool:
+        return self.budget != "none" and self.design.has_budgets
+
+    @property
+    def predictors(self) -> list[str]:
+        languages = [tokens.language for tokens in self.design.languages]
+        if not self.regresses:
+            return []
+        if self.budget == "product":
+            return [f"log10 N*D_{language}" for language in languages]
+        return ["log10 N", *[f"log10 D_{language}" for language in languages]]
+
+
+def model_inputs(
+    table: ScoreTable,
+    factors: int,
+    priors: Priors,
+    *,
+    budget: BudgetForm = "separate",
+    pairs: bool = True,
+    languages: Sequence[str] | None = None,
+) -> ModelInputs:
+    """A score table as arrays for the model.
+
+    Raises
+    ------
+    InputError
+        When the table is too small for K factors.
+    """
+    standard = table.standardised()
+    n_models, n_benchmarks = standard.z.shape
+    if not 1 <= factors <= min(n_benchmarks, n_models - 1):
+        raise InputError(
+            f"{factors} factors asked of {n_models} models x {n_benchmarks} benchmarks; "
+            f"give --factors between 1 and {max(1, min(n_benchmarks, n_models - 1))}, and at least 2 models"
+        )
+    observed = np.isfinite(standard.z)
+    member, groups = _groups(table) if pairs else (np.zeros((n_benchmarks, 0)), ())
+    cells = Cells(
+        z=np.where(observed, standard.z, 0.0),
+        variance=np.where(observed & np.isfinite(standard.z_se), standard.z_se, 0.0) ** 2,
+        observed=observed.astype(float),
+        member=member,
+    )
+    design = design_budgets(table, priors, list(languages) if languages is not None else None)
+    return ModelInputs(cells, design, factors, budget, groups)
+
+
+def _groups(table: ScoreTable) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Declared groups of at least two benchmarks that share items: (benchmark, group) and names."""
+    declared = table.benchmarks["shared_items_group"]
+    names = [g for g in dict.fromkeys(declared.dropna()) if (declared == g).sum() > 1]
+    member = np.array([[1.0 if value == g else 0.0 for g in names] for value in declared])
+    labels = tuple("+".join(str(b) for b in table.benchmarks.index[declared == g]) for g in names)
+    return member.reshape(len(declared), len(names)), labels
+
+
+def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
+    """The model, apart from sampling it.
+
+    With z standardised scores, abilities theta integrated out (`factorlab.inference.marginal`):
+
+        z_ij    ~ Normal(mu_j + lambda_j' theta_i + delta_g omega_ig, s_ij^2 + psi_j^2)
+        theta_i = B' x_i + a_i + u_i,           u_i ~ Normal(0, I_K)
+        x_i     = [log10 N_i, log10 D_il, ...]  standardised by constants;  or log10(N_i D_il)
+        a_i     = root effect of the family + sum of the steps passed on along the tree
+        Lambda = H S,  H uniform on the K-frames of R^J,  S (K x K) ~ Normal(0, tau_lambda^2) times
+                       |S'S / J + small^2 I|^(-K/2)
+        B_pk ~ Normal(0, tau_B^2),  tau half-normal
+        mu_j ~ Normal(0, mean_sd^2),  psi_j ~ LogNormal,  delta_g ~ HalfNormal
+        log10 D: counts with error by status, unknown counts latent, added along the tree
+        (`factorlab.inference.design`); a language with zero counts enters as log10(D + d0).
+
+    A step is what a model hands on to its continually pre-trained children beyond its family and
+    budgets; what only one model has is part of its own u_i, whose variance fixes the scale.
+
+    Independent normal loadings would be a strong prior on the sizes of the factors: the volume element
+    of Lambda = H S is |S'S|^((J-K)/2), so all K singular values crowd together, and the residual
+    variance of the abilities (so R^2 on the budgets) is pushed about by a prior that nobody meant. The
+    potential -(J-K)/2 log|Lambda'Lambda| cancels that element. S'S is the covariance of what budgets
+    leave unexplained; a normal S alone gives it density |S'S|^(-1/2), and the second term brings
+    that to Jeffreys' |S'S|^(-(K+1)/2) for factors with root mean square loading above ``small``,
+    below which it is flat, so that the prior is proper.
+
+    Loadings are free: the posterior is invariant under rotation and is oriented after sampling
+    (`factorlab.inference.orientation`).
+
+    Parameters
+    ----------
+    inputs : ModelInputs
+    priors : Priors, optional
+
+    Returns
+    -------
+    pymc.Model
+        Deterministics ``loading`` (benchmark, factor), ``slope`` (predictor, factor), ``lineage``
+        (model, factor), ``ability_mean`` (model, factor), ``log10_tokens`` (model, language),
+        ``predictor`` (model, predictor) carry what is read off the draws.
+    """
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    p = priors or Priors()
+    n_models, n_benchmarks = inputs.cells.z.shape
+    k = inputs.factors
+    with pm.Model() as model:
+        loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
+        raw = pm.Normal("loading_raw", 0.0, 1.0, shape=(n_benchmarks, k))
+        loading = pm.Deterministic("loading", loading_sd * raw)
+        pm.Potential("loading_volume", _volume(raw, loading, n_benchmarks, k, p.small_loading))
+        mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
+        noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)
+        pair_sd = (
+            pm.HalfNormal("pair_sd", p.pair_sd, shape=len(inputs.groups)) if inputs.groups else np.zeros(0)
+        )
+        parts = []
+        if inputs.regresses:
+            x = pm.Deterministic("predictor", _predictors(inputs, p))
+            slope_sd = pm.HalfNormal("slope_sd", p.slope_sd)
+            slope_raw = pm.Normal("slope_raw", 0.0, 1.0, shape=(len(inputs.predictors), k))
+            slope = pm.Deterministic("slope", slope_sd * slope_raw)
+            parts.append(pt.dot(x, slope))
+        if inputs.design.has_roots:
+            parts.append(pm.Deterministic("lineage", _lineage(inputs.design, k, p)))
+        ability_mean = sum(parts[1:], parts[0]) if parts else pt.zeros((n_models, k))
+        pm.Deterministic("ability_mean", ability_mean)
+        pm.Potential(
+            "log_likelihood",
+            log_likelihood(
+                inputs.cells,
+                pt.specify_shape(loading, (n_benchmarks, k)),
+                mean,
+                ability_mean,
+                noise_sd,
+                pair_sd,
+                pt,
+            ).sum(),
+        )
+    return model
+
+
+def _volume(raw: Any, loading: Any, n_benchmarks: int, k: int, small: float) -> Any:
+    """-(J - K)/2 log|Lambda' Lambda| - K/2 log|Lambda' Lambda / J + small^2 I|."""
+    import pytensor.tensor as pt
+
+    def half_log_det(columns: Any, scale: float, ridge: float) -> Any:
+        products = [
+            [(columns[:, i] * columns[:, j]).sum() * scale + (ridge if i == j else 0.0) for j in range(i + 1)]
+            for i in range(k)
+        ]
+        return sum(pt.log(row[-1]) for row in cholesky(products, pt))
+
+    return -(n_benchmarks - k) * half_log_det(raw, 1.0, 0.0) - k * half_log_det(
+        loading, 1.0 / n_benchmarks, small**2
+    )
+
+
+def _predictors(inputs: ModelInputs, p: Priors) -> Any:
+    """Standardised predictors (model, predictor), with latent sizes and counts filled in."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    design = inputs.design
+    size = (design.log10_params - design.params_center) / design.params_scale
+    missing = np.flatnonzero(~np.isfinite(size))
+    n = pt.as_tensor(np.where(np.isfinite(size), size, 0.0))
+    if len(missing):
+        latent = pm.Normal("log10_params_latent", 0.0, 1.0, shape=len(missing))
+        n = pt.set_subtensor(n[missing], latent)
+    log10_n = n * design.params_scale + design.params_center
+    counts, columns = [], [] if inputs.budget == "product" else [n]
+    for tokens in design.languages:
+        log10_d, floored = _tokens(tokens, p)
+        counts.append(log10_d)
+        if inputs.budget == "product":
+            center = tokens.center + design.params_center
+            scale = float(np.std((design.log10_params + _published(tokens))[_sized(tokens, design)]))
+            columns.append((log10_n + floored - center) / scale)
+        else:
+            columns.append((floored - tokens.center) / tokens.scale)
+    pm.Deterministic("log10_tokens", pt.stack(counts, axis=1))
+    pm.Deterministic("log10_params", log10_n)
+    return pt.stack(columns, axis=1)
+
+
+def _sized(tokens: LanguageTokens, design: BudgetDesign) -> np.ndarray:
+    return tokens.published & np.isfinite(design.log10_params)
+
+
+def _published(tokens: LanguageTokens) -> np.ndarray:
+    """log10 of the counts as known, errors and latents at zero, (model,)."""
+    own = tokens.known * 10**tokens.log10_count
+    with np.errstate(divide="ignore"):
+        return np.log10(tokens.path @ own)
+
+
+def predictor_scale(inputs: ModelInputs) -> np.ndarray:
+    """Standard deviation, in factors of ten, that one unit of each predictor stands for, (predictor,)."""
+    design = inputs.design
+    if not inputs.regresses:
+        return np.zeros(0)
+    if inputs.budget == "product":
+        return np.array(
+            [
+                np.std((design.log10_params + _published(tokens))[_sized(tokens, design)])
+                for tokens in design.languages
+            ]
+        )
+    return np.array([design.params_scale, *[tokens.scale for tokens in design.languages]])
+
+
+def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
+    """log10 of a language's tokens in billions (-inf for none), and the same with d0 added."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    l = tokens.language
+    log10_own = pt.as_tensor(tokens.log10_count)
+    if tokens.error_label:
+        error = pm.Normal(f"token_error_{l}", 0.0, 1.0, shape=len(tokens.error_label))
+        log10_own = log10_own + tokens.known * tokens.error_sd * error[tokens.error_index]
+    center = pm.Normal(f"log10_tokens_center_{l}", tokens.center, 1.0)
+    spread = pm.HalfNormal(f"log10_tokens_sd_{l}", p.tokens_log10_sd)
+    if len(tokens.unit_weight):
+        units = pt.dot(tokens.unit_weight, log10_own)
+        pm.Potential(f"sources_{l}", pm.logp(pm.Normal.dist(center, spread), units).sum())
+    if tokens.n_latents:
+        raw = pm.Normal(f"token_latent_{l}", 0.0, 1.0, shape=tokens.n_latents)
+        latent = center + spread * raw
+        bounded = np.isfinite(tokens.upper)
+        if bounded.any():
+            room = (tokens.upper[bounded] - latent[np.flatnonzero(bounded)]) / 0.05
+            pm.Potential(f"within_total_{l}", pt.log(pt.sigmoid(room)).sum())
+        log10_own = log10_own + tokens.unknown * (latent[tokens.latent_index] + tokens.offset)
+    present = tokens.known + tokens.unknown
+    total = pt.dot(tokens.path, present * 10.0**log10_own)
+    if not tokens.has_zero:
+        log10_d = pt.log10(total)
+        return log10_d, log10_d
+    floor = pm.LogNormal(f"token_floor_b_{l}", np.log(p.token_floor_b), p.token_floor_log_sd)
+    nothing = tokens.path @ present == 0
+    return pt.switch(nothing, -np.inf, pt.log10(pt.maximum(total, 1e-12))), pt.log10(total + floor)
+
+
+def _lineage(design: BudgetDesign, k: int, p: Priors) -> Any:
+    """a_i: effect of the family, plus steps passed on along the tree, (model, factor)."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    root_sd = pm.HalfNormal("root_sd", p.root_sd)
+    root = pm.Normal("root_raw", 0.0, 1.0, shape=(len(design.families), k))
+    out = root_sd * root[design.family_index]
+    if design.steps:
+        step_sd = pm.HalfNormal("step_sd", p.step_sd)
+        step = pm.Normal("step_raw", 0.0, 1.0, shape=(len(design.steps), k))
+        out = out + step_sd * pt.dot(design.step_path, step)
+    return out
