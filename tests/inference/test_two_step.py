@@ -185,7 +185,7 @@ def test_models_without_ability_are_left_out(table):
 def test_notes_say_what_is_not_covered(table, solution):
     notes = two_step(table, solution).notes
     assert notes[0] == "Correlation intervals treat models as independent; slopes are clustered by lineage."
-    assert "27 models of 8 lineages for log10_budget_en" in notes[1]
+    assert "27 models of 8 lineages for en" in notes[1]
     draws = two_step(table, resample_pca(table)).notes
     assert "Abilities are the mean of 35 draws, taken as known." in draws
 
