@@ -16,16 +16,13 @@ from factorlab.inference.budgets import BudgetRegression, two_step
 from factorlab.inference.compare import Comparison, compare
 from factorlab.inference.joint_budgets import fit_budgets
 from factorlab.inference.ml import fit_ml
-from factorlab.inference.orientation import Orientation
 from factorlab.inference.pca import Scheme, declared_anchors, fit_pca, resample_pca
-from factorlab.inference.priors import Priors
 from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import ParallelAnalysis, parallel_analysis
 from factorlab.inference.sensitivity import prior_sensitivity
 from factorlab.inference.solution import FactorSolution
+from factorlab.options import FitOptions
 from factorlab.scores import ScoreTable
-
-Method = Literal["pca", "ml", "bayes", "all"]
 
 SCHEMES: tuple[Scheme, ...] = ("leave-one-model-out", "leave-one-lineage-out", "bootstrap")
 
@@ -35,70 +32,6 @@ MIN_MODELS = 5
 
 MOST_LEFT_OUT = 500
 """More models than this are not left out one by one: it tells little and takes long."""
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What `analyse` is asked for.
-
-    Attributes
-    ----------
-    factors : int or "auto"
-        "auto": parallel analysis for PCA and ML, held-out cells for the Bayesian model.
-    method : {"pca", "ml", "bayes", "all"}
-    budget : {"separate", "product", "none"}
-    orientation : {"procrustes", "principal", "varimax", "promax"}
-        Of the Bayesian draws.
-    rotation : {"none", "varimax", "promax"}
-        Of the maximum-likelihood solution.
-    convention : {"psych", "stats"}
-        Which promax.
-    missing : {"em", "complete"}
-        What PCA and ML do with missing cells; the Bayesian model needs neither.
-    pairs : bool
-    level : float
-    draws, tune, chains : int
-    cores : int or None
-    resamples : int
-        Bootstrap draws of PCA.
-    priors : Priors
-    seed : int
-    """
-
-    factors: int | Literal["auto"] = 4
-    method: Method = "all"
-    budget: Literal["separate", "product", "none"] = "separate"
-    orientation: Orientation = "procrustes"
-    rotation: Literal["none", "varimax", "promax"] = "none"
-    convention: Literal["psych", "stats"] = "psych"
-    missing: Literal["em", "complete"] = "em"
-    pairs: bool = True
-    level: float = 0.94
-    draws: int = 1000
-    tune: int = 1000
-    chains: int = 4
-    cores: int | None = None
-    resamples: int = 500
-    priors: Priors = field(default_factory=Priors)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise InputError(
-                f"level {self.level} is not a probability; give a number between 0 and 1, such as 0.94"
-            )
-        if self.factors != "auto" and self.factors < 1:
-            raise InputError(f"{self.factors} factors asked for; give 1 or more, or auto")
-        for name in ("draws", "tune", "chains", "resamples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if self.cores is not None and self.cores < 1:
-            raise InputError(f"cores is {self.cores}; give 1 or more, or leave it out")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; give 0 or more")
-
-    def wants(self, method: str) -> bool:
-        return self.method in ("all", method)
 
 
 @dataclass(frozen=True)

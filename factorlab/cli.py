@@ -248,8 +248,9 @@ def fit(
     reading = {name: rest.pop(name) for name in _READING}
     if factors != "auto" and not factors.isdigit():
         raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
-    from factorlab.analysis import FitOptions, analyse, with_anchors
+    from factorlab.analysis import analyse, with_anchors
     from factorlab.inference.priors import Priors, read_priors
+    from factorlab.options import FitOptions
     from factorlab.runs import check_free, write_run
 
     options = FitOptions(

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from factorlab.analysis import SCHEMES, Analysis, FitOptions, derive
+from factorlab.analysis import SCHEMES, Analysis, derive
 from factorlab.errors import InputError
 from factorlab.gallery import save_figures
 from factorlab.health import check
@@ -18,6 +18,7 @@ from factorlab.inference.priors import Priors
 from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import parallel_analysis
 from factorlab.inference.solution import FactorSolution, load_solution
+from factorlab.options import FitOptions
 from factorlab.report import write_report
 from factorlab.scores import ScoreTable, read_scores
 from factorlab.summary import clean, summarise, tables

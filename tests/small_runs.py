@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pandas as pd
 
-from factorlab.analysis import Analysis, FitOptions, analyse
+from factorlab.analysis import Analysis, analyse
+from factorlab.options import FitOptions
 from factorlab.scores import ScoreTable, table_from_frames
 
 N_MODELS, N_BENCHMARKS = 18, 7

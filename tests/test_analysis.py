@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from factorlab.analysis import Analysis, FitOptions, analyse, with_anchors
+from factorlab.analysis import Analysis, analyse, with_anchors
 from factorlab.errors import InputError
+from factorlab.options import FitOptions
 from factorlab.runs import load_run, new_folder, write_run
 from factorlab.scores import table_from_frames
 from factorlab.simulation import simulate

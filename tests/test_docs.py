@@ -14,13 +14,14 @@ import pytest
 import xarray as xr
 
 import factorlab as fl
-from factorlab.analysis import Analysis, FitOptions, derive
+from factorlab.analysis import Analysis, derive
 from factorlab.health import KINDS, check
 from factorlab.inference.pca import resample_pca
 from factorlab.inference.priors import Priors
 from factorlab.inference.scree import parallel_analysis
 from factorlab.lineage import STATUSES
 from factorlab.metadata import BENCHMARK_COLUMNS, SE_RULES
+from factorlab.options import FitOptions
 from factorlab.runs import write_results
 from factorlab.summary import summarise, tables
 

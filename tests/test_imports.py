@@ -28,7 +28,7 @@ LAYERS = [
     },
     {"health", "health_text", "suspects"},
     {"inference"},
-    {"simulation", "analysis"},
+    {"simulation", "options", "analysis"},
     {"summary"},
     {"plots"},
     {"gallery"},

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from small_runs import bare_run, small_run
 
-from factorlab.analysis import FitOptions, analyse
+from factorlab.analysis import analyse
 from factorlab.inference.solution import Diagnostics
+from factorlab.options import FitOptions
 from factorlab.page import budget_tables, findings, fit_tables
 from factorlab.page.numbers import number, percent, plural, probability, significant, with_interval
 from factorlab.report import mark_languages, render, write_report

@@ -1,0 +1,76 @@
+"""FitOptions: what an analysis is asked for, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from factorlab.errors import InputError
+from factorlab.inference.orientation import Orientation
+from factorlab.inference.priors import Priors
+
+Method = Literal["pca", "ml", "bayes", "all"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What `analyse` is asked for.
+
+    Attributes
+    ----------
+    factors : int or "auto"
+        "auto": parallel analysis for PCA and ML, held-out cells for the Bayesian model.
+    method : {"pca", "ml", "bayes", "all"}
+    budget : {"separate", "product", "none"}
+    orientation : {"procrustes", "principal", "varimax", "promax"}
+        Of the Bayesian draws.
+    rotation : {"none", "varimax", "promax"}
+        Of the maximum-likelihood solution.
+    convention : {"psych", "stats"}
+        Which promax.
+    missing : {"em", "complete"}
+        What PCA and ML do with missing cells; the Bayesian model needs neither.
+    pairs : bool
+    level : float
+    draws, tune, chains : int
+    cores : int or None
+    resamples : int
+        Bootstrap draws of PCA.
+    priors : Priors
+    seed : int
+    """
+
+    factors: int | Literal["auto"] = 4
+    method: Method = "all"
+    budget: Literal["separate", "product", "none"] = "separate"
+    orientation: Orientation = "procrustes"
+    rotation: Literal["none", "varimax", "promax"] = "none"
+    convention: Literal["psych", "stats"] = "psych"
+    missing: Literal["em", "complete"] = "em"
+    pairs: bool = True
+    level: float = 0.94
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    cores: int | None = None
+    resamples: int = 500
+    priors: Priors = field(default_factory=Priors)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise InputError(
+                f"level {self.level} is not a probability; give a number between 0 and 1, such as 0.94"
+            )
+        if self.factors != "auto" and self.factors < 1:
+            raise InputError(f"{self.factors} factors asked for; give 1 or more, or auto")
+        for name in ("draws", "tune", "chains", "resamples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
+        if self.cores is not None and self.cores < 1:
+            raise InputError(f"cores is {self.cores}; give 1 or more, or leave it out")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}; give 0 or more")
+
+    def wants(self, method: str) -> bool:
+        return self.method in ("all", method)
