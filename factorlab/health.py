@@ -285,14 +285,22 @@ def _gaps(table: ScoreTable) -> list[str]:
         if column == "base_model" and column in models:
             continue  # empty for a root
         if len(absent):
-            gaps.append(
-                f"{len(absent)} of {len(models)} models have no {column} ({use}): {listed(list(absent))}."
+            who = (
+                "No model has"
+                if len(absent) == len(models)
+                else f"{len(absent)} of {len(models)} models have no"
             )
+            names = "" if len(absent) == len(models) else f": {listed(list(absent))}"
+            gaps.append(f"{who} {column} ({use}){names}.")
     if not table.languages:
         gaps.append("No tokens_b_<language> column: budgets are unknown for every model.")
-    for column in ("language", "metric", "chance", "max", "n_instances"):
+    facts = ("language", "metric", "chance", "max", "n_instances")
+    everywhere = [column for column in facts if benchmarks[column].isna().all()]
+    if everywhere:
+        gaps.append(f"No benchmark declares {', '.join(everywhere)}: give a benchmarks table.")
+    for column in facts:
         absent = benchmarks.index[benchmarks[column].isna()]
-        if len(absent):
+        if len(absent) and column not in everywhere:
             gaps.append(
                 f"{len(absent)} of {len(benchmarks)} benchmarks declare no {column}: {listed(list(absent))}."
             )
