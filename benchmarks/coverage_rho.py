@@ -103,6 +103,12 @@ def summarise(rows: list[dict], errors: list[float]) -> tuple[list[dict], list[d
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--datasets", default=200, show_default=True)
+@click.option(
+    "--first-seed",
+    default=1000,
+    show_default=True,
+    help="Seeds below 1000 were looked at while the priors were chosen.",
+)
 @click.option("--errors", default="0,0.7,1.0", show_default=True, help="Log errors of the token counts.")
 @click.option("--draws", default=300, show_default=True)
 @click.option("--tune", default=400, show_default=True)
@@ -111,7 +117,14 @@ def summarise(rows: list[dict], errors: list[float]) -> tuple[list[dict], list[d
 )
 @click.option("--minutes", type=float, help="Stop after this long; run again to go on.")
 def main(
-    out: Path, datasets: int, errors: str, draws: int, tune: int, data: Path, minutes: float | None
+    out: Path,
+    datasets: int,
+    first_seed: int,
+    errors: str,
+    draws: int,
+    tune: int,
+    data: Path,
+    minutes: float | None,
 ) -> None:
     """Run the study and write rows, table and goals."""
     levels = [float(value) for value in errors.split(",")]
@@ -120,7 +133,7 @@ def main(
     real = read_scores(data)
     loading = fit_pca(real, FACTORS).loading_mean().to_numpy()
     began = time.monotonic()
-    for seed in range(datasets):
+    for seed in range(first_seed, first_seed + datasets):
         for error in levels:
             if (error, seed) in done:
                 continue

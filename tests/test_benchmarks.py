@@ -19,7 +19,20 @@ def test_a_handful_of_data_sets_and_going_on_after_a_stop(tmp_path):
     out = tmp_path / "coverage.json"
 
     def run(datasets: int) -> dict:
-        arguments = ["--out", out, "--datasets", datasets, "--errors", "0.7", "--draws", 150, "--tune", 250]
+        arguments = [
+            "--out",
+            out,
+            "--datasets",
+            datasets,
+            "--first-seed",
+            0,
+            "--errors",
+            "0.7",
+            "--draws",
+            150,
+            "--tune",
+            250,
+        ]
         done = CliRunner().invoke(
             script["main"], [str(a) for a in [*arguments, "--data", ROOT / "data" / "scores.parquet"]]
         )
