@@ -1,0 +1,164 @@
+"""Density of each model's scores given those of all others, abilities and family effects integrated out.
+
+Given a draw of everything but abilities theta, family effects alpha and steps eta, these are normal, so that
+leaving a model out is exact algebra. With e_i = theta_i - B' x_i, for the models of one family
+
+    e ~ Normal(0, C x I_K),    C = I + root_sd^2 1 1' + step_sd^2 N,
+
+where N_ij counts the steps that models i and j both inherit. With A_i = Lambda' R_i^-1 Lambda and
+b_i = Lambda' R_i^-1 (z_i - mu - Lambda B' x_i) the family has e | z ~ Normal(m, V),
+
+    V^-1 = C^-1 x I_K + blockdiag(A_i),    V^-1 m = (b_1, ..., b_n),
+
+and e_i | z_-i is its margin with model i's own scores taken out again: precision P_i = V_ii^-1 - A_i and
+P_i d_i = h_i = V_ii^-1 m_i - b_i. So, with n_i observed cells and r_i = z_i - mu - Lambda B' x_i,
+
+    log p(z_i | z_-i) = -1/2 [ n_i log 2 pi + log|R_i| + r_i' R_i^-1 r_i + log|V_ii^-1| - log|P_i|
+                               - m_i' V_ii^-1 m_i + h_i' P_i^-1 h_i ].
+
+Its inverse is the importance weight of the draw for the data without model i. That of log p(z_i | alpha)
+is not usable where a family has one or two models, for alpha has been fitted to z_i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from factorlab.inference.marginal import Cells, gram
+
+_BLOCK = 50
+"""Draws that are in memory at once."""
+
+
+class Kin(NamedTuple):
+    """Families of one size.
+
+    Attributes
+    ----------
+    members : ndarray of int, (family, n)
+        Models of each family.
+    shared : ndarray, (family, n, n)
+        Number of steps that two members both inherit.
+    """
+
+    members: np.ndarray
+    shared: np.ndarray
+
+
+def kin(family_index: np.ndarray, step_path: np.ndarray, n_steps: int) -> tuple[Kin, ...]:
+    """Families by their size, with the steps that their members share.
+
+    Parameters
+    ----------
+    family_index : ndarray of int, (model,)
+    step_path : ndarray of int, (model, depth)
+        Steps passed on to each model, filled up with ``n_steps``.
+    n_steps : int
+    """
+    place, size = np.unique(family_index, return_inverse=True, return_counts=True)[1:]
+    out = []
+    for n in np.unique(size):
+        members = np.array([np.flatnonzero(place == f) for f in np.flatnonzero(size == n)])
+        path = step_path[members]
+        same = (path[:, :, None, :, None] == path[:, None, :, None, :]) & (path < n_steps)[
+            :, :, None, :, None
+        ]
+        out.append(Kin(members, same.sum(axis=(3, 4)).astype(float)))
+    return tuple(out)
+
+
+def left_out_density(
+    cells: Cells,
+    values: Mapping[str, np.ndarray],
+    families: tuple[Kin, ...] | None = None,
+    *,
+    most: int = 500,
+) -> np.ndarray:
+    """log p(z_i | z_-i, draw) of each model.
+
+    Parameters
+    ----------
+    cells : Cells
+    values : mapping of str to ndarray, (chain, draw, ...)
+        ``loading``, ``mean``, ``ability_mean``, ``noise_sd``, all on the sampler's axes; where there are,
+        ``pair_sd``, and with families ``lineage``, ``root_sd`` and ``step_sd``.
+    families : tuple of Kin, optional
+        From `kin`; without them models are independent given a draw.
+    most : int
+        Draws of each chain that are used, evenly spaced.
+
+    Returns
+    -------
+    ndarray, (chain, draw, model)
+        0 for a model without scores.
+    """
+    n_chains, n_draws = values["loading"].shape[:2]
+    n_models = len(cells.z)
+    if families is None or "lineage" not in values:
+        families = (Kin(np.arange(n_models)[:, None], np.zeros((n_models, 1, 1))),)
+    keep = np.unique(np.linspace(0, n_draws - 1, min(most, n_draws)).astype(int))
+    out = np.empty((n_chains, len(keep), n_models))
+    for c in range(n_chains):
+        for start in range(0, len(keep), _BLOCK):
+            draws = keep[start : start + _BLOCK]
+            block = {name: array[c, draws] for name, array in values.items() if name in _USED}
+            for members, density in _block(cells, block, families):
+                out[c, start : start + len(draws), members.ravel()] = density.reshape(len(draws), -1).T
+    return out
+
+
+_USED = ("loading", "mean", "ability_mean", "noise_sd", "pair_sd", "lineage", "root_sd", "step_sd")
+
+
+def _block(
+    cells: Cells, values: dict[str, np.ndarray], families: tuple[Kin, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(members, density (draw, family, n)) of each size of family."""
+    n_draws, _, n_factors = values["loading"].shape
+    center = values["ability_mean"] - values.get("lineage", 0.0)
+    precision, pull, base = _evidence(cells, values, center)
+    none = np.zeros(n_draws)
+    root = values.get("root_sd", none) ** 2 if "lineage" in values else none
+    step = values.get("step_sd", none) ** 2 if "lineage" in values else none
+    for members, shared in families:
+        n = members.shape[1]
+        prior = root[:, None, None, None] + step[:, None, None, None] * shared + np.eye(n)
+        a, b = precision[:, members], pull[:, members]
+        joint = np.einsum("dfij,kl->dfikjl", np.linalg.inv(prior), np.eye(n_factors))
+        own = np.arange(n)
+        joint[:, :, own, :, own] += np.moveaxis(a, 2, 0)
+        side = n * n_factors
+        v = np.linalg.inv(joint.reshape(*joint.shape[:2], side, side)).reshape(joint.shape)
+        m = np.einsum("dfikjl,dfjl->dfik", v, b)
+        margin = np.linalg.inv(np.moveaxis(v[:, :, own, :, own], 0, 2))
+        cavity = margin - a
+        posterior = np.einsum("dfikl,dfil->dfik", margin, m)
+        h = posterior - b
+        log_det = np.linalg.slogdet(margin)[1] - np.linalg.slogdet(cavity)[1]
+        found = (m * posterior).sum(axis=-1)
+        expected = (h * np.linalg.solve(cavity, h[..., None])[..., 0]).sum(axis=-1)
+        yield members, -0.5 * (base[:, members] + log_det - found + expected)
+
+
+def _evidence(
+    cells: Cells, values: dict[str, np.ndarray], center: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A_i (draw, model, factor, factor), b_i (draw, model, factor), and the part of log p(z_i) in neither."""
+    n_draws, _, k = values["loading"].shape
+    n_models = len(cells.z)
+    precision, pull = np.empty((n_draws, n_models, k, k)), np.empty((n_draws, n_models, k))
+    base = np.empty((n_draws, n_models))
+    for d in range(n_draws):
+        loading = values["loading"][d]
+        pair_var = values["pair_sd"][d] ** 2 if "pair_sd" in values else np.zeros(cells.member.shape[1])
+        residual = cells.z - values["mean"][d] - center[d] @ loading.T
+        parts = gram(cells, loading, residual, values["noise_sd"][d] ** 2, pair_var, np)
+        for i in range(k):
+            pull[d, :, i] = parts.b[i]
+            for j in range(i + 1):
+                precision[d, :, i, j] = precision[d, :, j, i] = parts.a[i][j] - float(i == j)
+        base[d] = cells.observed.sum(axis=1) * np.log(2 * np.pi) + parts.log_det_noise + parts.quadratic
+    return precision, pull, base

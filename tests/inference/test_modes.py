@@ -1,0 +1,166 @@
+"""Modes with known truth: which chains, which benchmarks, in which words; and the real ones at K = 2."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from factorlab.inference.left_out import kin, left_out_density
+from factorlab.inference.marginal import draw_abilities
+from factorlab.inference.model import build_model, model_inputs
+from factorlab.inference.modes import ability_covariance, find_modes
+from factorlab.inference.priors import Priors
+from factorlab.inference.sampling import sample
+from factorlab.inference.stacking import Stacking, stack_chains
+
+NAMES = ["MMLU", "NIILC", "JSQuAD", "GSM8K", "MGSM", "BBH"]
+GENERAL = np.array([0.8, 0.5, 0.6, 0.7, 0.7, 0.9])
+SECOND = np.array([0.1, 0.8, 0.7, -0.3, -0.3, 0.0])
+NOISE = np.array([0.3, 0.3, 0.4, 0.5, 0.5, 0.3])
+
+
+def chains(seconds, noises, draws=300, seed=0):
+    """Draws around known loadings, each draw on axes of its own: arguments of `find_modes`."""
+    rng = np.random.default_rng(seed)
+    loading = np.stack([np.column_stack([GENERAL, second]) for second in seconds])[:, None]
+    loading = loading + 0.03 * rng.normal(size=(len(seconds), draws, 6, 2))
+    turn = np.linalg.qr(rng.normal(size=(len(seconds), draws, 2, 2)))[0]
+    noise = np.stack(noises)[:, None] * np.exp(0.08 * rng.normal(size=(len(seconds), draws, 6)))
+    scale = np.diag([2.0, 0.5])  # abilities need not have variance 1
+    covariance = np.swapaxes(turn, -1, -2) @ scale @ turn
+    return loading @ np.diag(1 / np.sqrt(np.diag(scale))) @ turn, covariance, noise, NAMES
+
+
+def test_chains_of_one_solution_have_nothing_to_tell():
+    found = find_modes(*chains([SECOND] * 4, [NOISE] * 4))
+    assert not found.several
+    assert found.words == ""
+    assert found.disputed == []
+    assert found.to_dict()["verdict"] == "one"
+    truth = np.column_stack([GENERAL, SECOND])
+    share = np.diag(truth @ truth.T) / (np.diag(truth @ truth.T) + NOISE**2)
+    np.testing.assert_allclose(found.common.mean[0], share, atol=0.02)
+    np.testing.assert_allclose(found.noise_sd.mean[0], NOISE, rtol=0.02)
+
+
+OTHER_SECOND = np.array([0.1, 0.0, 0.0, -0.3, -0.3, 0.0])
+OTHER_NOISE = np.array([0.3, 0.86, 0.7, 0.5, 0.5, 0.3])
+
+
+def two_solutions():
+    return find_modes(
+        *chains([SECOND, OTHER_SECOND, SECOND, SECOND], [NOISE, OTHER_NOISE, NOISE, NOISE], seed=1)
+    )
+
+
+def test_two_solutions_name_their_chains_and_benchmarks():
+    found = two_solutions()
+    assert found.groups == ((0, 2, 3), (1,))
+    assert {NAMES[j] for j in found.disputed} == {"NIILC", "JSQuAD"}
+    np.testing.assert_allclose(found.noise_sd.mean[:, 1], [0.30, 0.86], rtol=0.03)
+    assert found.noise_sd.upper[0, 1] < found.noise_sd.lower[1, 1]
+    i, j = found.disputed_pairs()[0]
+    assert {NAMES[i], NAMES[j]} & {"NIILC", "JSQuAD"}
+    total = np.sqrt(GENERAL**2 + np.stack([SECOND, OTHER_SECOND]) ** 2 + np.stack([NOISE, OTHER_NOISE]) ** 2)
+    implied = (GENERAL[1] * GENERAL[2] + np.array([SECOND[1] * SECOND[2], 0.0])) / (total[:, 1] * total[:, 2])
+    np.testing.assert_allclose(found.correlation[:, 1, 2], implied, atol=0.02)
+
+
+def test_the_words():
+    words = two_solutions().words
+    assert words.startswith(
+        "The 4 chains found 2 different solutions (first: chains 1, 3 and 4; second: chain 2)."
+    )
+    assert (
+        "They disagree about NIILC and JSQuAD: unique noise of NIILC is 0.30 in the first and 0.8" in words
+    )
+    assert "of JSQuAD 0.40 and 0.7" in words
+    assert words.endswith(
+        "Averages over all chains mix these solutions: try another number of factors (--factors 3 or auto), "
+        "or weight the chains by how well they predict (--chain-weights stacking)."
+    )
+
+
+def test_the_words_with_predictive_weights():
+    loo = np.array([[-1.0, -2.0, -3.0], [-2.0, -2.5, -3.5]])
+    weights = Stacking(np.array([0.25, 0.25, 0.25, 0.25]), np.array([0.75, 0.25]), loo, np.full((2, 3), 0.8))
+    found = two_solutions().with_(weights)
+    assert (
+        "The log predictive densities of left-out models are -6.0 and -8.0 (2.0 ± 0.5 below the best), "
+        "the weights by stacking 0.75 and 0.25 (rough: k-hat is above 0.7 for 3 of 3 models)." in found.words
+    )
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert told["groups"] == [[1, 3, 4], [2]]
+    assert told["group_rhat"][1] is None
+    assert told["stacking"]["group_weights"] == [0.75, 0.25]
+    assert told["words"] == found.words
+    assert np.shape(told["noise_sd"]["lower"]) == (2, 6)
+
+
+def test_solutions_that_differ_in_a_sign_are_told_by_correlations():
+    """Equal shares and noise; the second factor joins two benchmarks in one group, parts them in another."""
+    turned = SECOND * np.array([1, -1, 1, 1, 1, 1])
+    found = find_modes(*chains([SECOND, SECOND, turned, turned], [NOISE] * 4, seed=2))
+    assert found.groups == ((0, 1), (2, 3))
+    assert found.gap.max() < 1
+    assert NAMES[found.disputed[0]] in ("NIILC", "JSQuAD")
+    assert "the correlation of NIILC with JSQuAD is 0.8" in found.words
+    assert "-0.2" in found.words
+
+
+def test_slow_chains_are_told_to_go_on():
+    loading, covariance, noise, names = chains([SECOND] * 4, [NOISE] * 4)
+    noise[2, :, 3] *= np.linspace(1.0, 2.0, noise.shape[1])
+    words = find_modes(loading, covariance, noise, names).words
+    assert words.startswith("The chains differ (R-hat up to 1.")
+    assert "not as separate solutions: chain 3 had not come to rest. Use a longer warm-up" in words
+
+
+def test_covariance_of_abilities():
+    ability = np.random.default_rng(0).normal(size=(2, 3, 20, 4))
+    expected = np.cov(ability[1, 2].T, ddof=0)
+    np.testing.assert_allclose(ability_covariance(ability)[1, 2], expected)
+
+
+def fit(table, factors, *, chains, draws, seed):
+    """Short chains of the model without budgets, with abilities: what a fit hands to `find_modes`."""
+    inputs = model_inputs(table, factors, Priors(), budget="none")
+    drawn = sample(build_model(inputs, Priors()), draws=draws, tune=draws, chains=chains, seed=seed).values
+    flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in drawn.items()}
+    names = ("loading", "mean", "ability_mean", "noise_sd", "pair_sd")
+    ability = draw_abilities(inputs.cells, *(flat[name] for name in names), np.random.default_rng(0))
+    covariance = ability_covariance(ability.reshape(chains, draws, *ability.shape[1:]))
+    return inputs, drawn, find_modes(drawn["loading"], covariance, drawn["noise_sd"], table.benchmark_names)
+
+
+@pytest.mark.slow
+def test_two_factors_of_the_real_table_have_two_solutions(swallow):
+    """At K = 2 the second factor is Japanese knowledge or another, with probability about 0.7 and 0.3."""
+    inputs, drawn, found = fit(swallow, 2, chains=12, draws=200, seed=0)
+    assert found.chains.verdict == "several"  # all 12 chains agree with probability 0.01
+    assert len(found.groups) == 2
+    assert sum(map(len, found.groups)) >= 11
+    assert {"NIILC", "WMT20-en-ja", "TriviaQA"} <= {found.benchmarks[j] for j in found.disputed}
+    assert found.chains.rhat > 1.2
+    assert np.nanmax(found.chains.group_rhat) < 1.1
+    # One of them leaves NIILC to its own noise, the other explains it.
+    np.testing.assert_allclose(
+        np.sort(found.noise_sd.mean[:, found.benchmarks.index("NIILC")]), [0.18, 0.94], atol=0.05
+    )
+    design = inputs.design
+    families = kin(design.family_index, design.step_path, len(design.steps))
+    weights = stack_chains(left_out_density(inputs.cells, drawn, families), found.groups)
+    assert weights.group_weights.sum() == pytest.approx(1)
+    assert weights.group_weights.min() > 0.2  # each predicts some models better: three factors hold both
+    assert "--factors 3" in found.with_(weights).words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("factors", [3, 4])
+def test_more_factors_of_the_real_table_have_one_solution(swallow, factors):
+    found = fit(swallow, factors, chains=8, draws=200, seed=0)[2]
+    assert found.chains.verdict == "one"
+    assert found.words == ""
+    assert found.chains.separation.max() < 1
