@@ -26,6 +26,7 @@ LAYERS = [
         "score_table",
         "scores",
     },
+    {"worker", "kept", "cluster", "batch"},
     {"health", "health_text", "suspects"},
     {"inference"},
     {"simulation", "options", "analysis"},
