@@ -86,7 +86,7 @@ def left_out_density(
         ``loading``, ``mean``, ``ability_mean``, ``noise_sd``, all on the sampler's axes; where there are,
         ``pair_sd``, and with families ``lineage``, ``root_sd`` and ``step_sd``.
     families : tuple of Kin, optional
-        From `kin`; without them models are independent given a draw.
+        From `kin`; without them family effects are taken as drawn, and models are independent given a draw.
     most : int
         Draws of each chain that are used, evenly spaced.
 
@@ -98,6 +98,7 @@ def left_out_density(
     n_chains, n_draws = values["loading"].shape[:2]
     n_models = len(cells.z)
     if families is None or "lineage" not in values:
+        values = {name: array for name, array in values.items() if name != "lineage"}
         families = (Kin(np.arange(n_models)[:, None], np.zeros((n_models, 1, 1))),)
     keep = np.unique(np.linspace(0, n_draws - 1, min(most, n_draws)).astype(int))
     out = np.empty((n_chains, len(keep), n_models))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from factorlab.inference.left_out import kin, left_out_density
+from factorlab.inference.left_out import left_out_density
 from factorlab.inference.marginal import draw_abilities
 from factorlab.inference.model import build_model, model_inputs
 from factorlab.inference.modes import ability_covariance, find_modes
@@ -73,9 +74,7 @@ def test_the_words():
     assert words.startswith(
         "The 4 chains found 2 different solutions (first: chains 1, 3 and 4; second: chain 2)."
     )
-    assert (
-        "They disagree about NIILC and JSQuAD: unique noise of NIILC is 0.30 in the first and 0.8" in words
-    )
+    assert "They disagree about NIILC and JSQuAD: unique noise of NIILC is 0.30 in the first and 0.8" in words
     assert "of JSQuAD 0.40 and 0.7" in words
     assert words.endswith(
         "Averages over all chains mix these solutions: try another number of factors (--factors 3 or auto), "
@@ -124,34 +123,67 @@ def test_covariance_of_abilities():
     np.testing.assert_allclose(ability_covariance(ability)[1, 2], expected)
 
 
-def fit(table, factors, *, chains, draws, seed):
-    """Short chains of the model without budgets, with abilities: what a fit hands to `find_modes`."""
+RECORDED = Path(__file__).parents[1] / "reference" / "two_factor_chains.npz"
+
+
+def test_recorded_chains_of_the_real_table():
+    """Eight chains at K = 2, drawn by the sampler (tests/reference/README.md): five and three agree."""
+    with np.load(RECORDED) as file:
+        drawn = {name: file[name] for name in ("loading", "covariance", "noise_sd", "benchmarks")}
+    found = find_modes(**drawn)
+    assert found.groups == ((2, 3, 4, 5, 7), (0, 1, 6))
+    assert found.chains.unsettled == ()
+    assert {"NIILC", "WMT20-en-ja", "TriviaQA"} <= {found.benchmarks[j] for j in found.disputed}
+    assert found.chains.rhat > 1.5
+    assert max(found.chains.group_rhat) < 1.05
+    # The second factor is Japanese knowledge in one group; the other leaves NIILC to its own noise.
+    np.testing.assert_allclose(
+        found.noise_sd.mean[:, found.benchmarks.index("NIILC")], [0.18, 0.94], atol=0.03
+    )
+    pair = (found.benchmarks.index("NIILC"), found.benchmarks.index("WMT20-en-ja"))
+    assert tuple(sorted(pair)) in [tuple(sorted(p)) for p in found.disputed_pairs()]
+    np.testing.assert_allclose(found.correlation[:, pair[0], pair[1]], [0.93, 0.02], atol=0.05)
+    assert "The 8 chains found 2 different solutions (first: chains 3, 4, 5, 6 and 8;" in found.words
+    assert "unique noise of NIILC is 0.18 in the first and 0.93 in the second" in found.words
+    alone = find_modes(**{n: v[[2, 3, 4, 5]] if n != "benchmarks" else v for n, v in drawn.items()})
+    assert alone.chains.verdict == "one"
+
+
+def fit(table, factors, *, starts, chains):
+    """Short chains of the model without budgets, some from each of several random starts of the loadings.
+
+    A fit whose chains all start near the same axes finds the same solution with all of them.
+    """
     inputs = model_inputs(table, factors, Priors(), budget="none")
-    drawn = sample(build_model(inputs, Priors()), draws=draws, tune=draws, chains=chains, seed=seed).values
+    model = build_model(inputs, Priors())
+    rng = np.random.default_rng(0)
+    parts = []
+    for seed in range(starts):
+        for rv in model.free_RVs:
+            if rv.name.startswith("loading") and rv.ndim:
+                model.set_initval(rv, 3 * rng.normal(size=model.initial_point()[rv.name].shape))
+        parts.append(sample(model, draws=150, tune=200, chains=chains, seed=seed).values)
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     flat = {name: v.reshape(-1, *v.shape[2:]) for name, v in drawn.items()}
     names = ("loading", "mean", "ability_mean", "noise_sd", "pair_sd")
     ability = draw_abilities(inputs.cells, *(flat[name] for name in names), np.random.default_rng(0))
-    covariance = ability_covariance(ability.reshape(chains, draws, *ability.shape[1:]))
+    covariance = ability_covariance(ability.reshape(starts * chains, 150, *ability.shape[1:]))
     return inputs, drawn, find_modes(drawn["loading"], covariance, drawn["noise_sd"], table.benchmark_names)
 
 
 @pytest.mark.slow
 def test_two_factors_of_the_real_table_have_two_solutions(swallow):
-    """At K = 2 the second factor is Japanese knowledge or another, with probability about 0.7 and 0.3."""
-    inputs, drawn, found = fit(swallow, 2, chains=12, draws=200, seed=0)
-    assert found.chains.verdict == "several"  # all 12 chains agree with probability 0.01
+    """At K = 2 about one chain of six finds the lesser solution, so that 24 miss it once in 80 runs."""
+    inputs, drawn, found = fit(swallow, 2, starts=4, chains=6)
+    assert found.chains.verdict == "several"
     assert len(found.groups) == 2
-    assert sum(map(len, found.groups)) >= 11
+    assert sum(map(len, found.groups)) >= 22
     assert {"NIILC", "WMT20-en-ja", "TriviaQA"} <= {found.benchmarks[j] for j in found.disputed}
-    assert found.chains.rhat > 1.2
     assert np.nanmax(found.chains.group_rhat) < 1.1
-    # One of them leaves NIILC to its own noise, the other explains it.
     np.testing.assert_allclose(
-        np.sort(found.noise_sd.mean[:, found.benchmarks.index("NIILC")]), [0.18, 0.94], atol=0.05
+        found.noise_sd.mean[:, found.benchmarks.index("NIILC")], [0.18, 0.94], atol=0.05
     )
-    design = inputs.design
-    families = kin(design.family_index, design.step_path, len(design.steps))
-    weights = stack_chains(left_out_density(inputs.cells, drawn, families), found.groups)
+    weights = stack_chains(left_out_density(inputs.cells, drawn), found.groups)
     assert weights.group_weights.sum() == pytest.approx(1)
     assert weights.group_weights.min() > 0.2  # each predicts some models better: three factors hold both
     assert "--factors 3" in found.with_(weights).words
@@ -160,7 +192,7 @@ def test_two_factors_of_the_real_table_have_two_solutions(swallow):
 @pytest.mark.slow
 @pytest.mark.parametrize("factors", [3, 4])
 def test_more_factors_of_the_real_table_have_one_solution(swallow, factors):
-    found = fit(swallow, factors, chains=8, draws=200, seed=0)[2]
+    found = fit(swallow, factors, starts=2, chains=4)[2]
     assert found.chains.verdict == "one"
     assert found.words == ""
     assert found.chains.separation.max() < 1
