@@ -33,6 +33,7 @@ PAGE_BYTES = 5_500_000
 
 COLOURS = 256
 PNG = b"\x89PNG"
+COLOUR_TYPE, RGBA = 25, b"\x06"  # place in the header of a PNG, and its value for an alpha channel
 
 # Kana are Japanese, Hangul Korean; Han alone is either, so it gets the language the table declares.
 _EAST_ASIAN = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]+")
@@ -131,9 +132,11 @@ def content(analysis: Analysis, figures: Figures | None = None) -> dict[str, Any
 
 def embed(analysis: Analysis, given: Figures | None) -> dict[str, PageFigure]:
     """Figures as data URIs: those given, or all drawn here."""
+    from factorlab.plots.saving import png
+
     known = drawings(analysis, every=given is not None)
     images = {
-        name: _bytes(given[name]) if given is not None else _png(drawing())
+        name: _bytes(given[name]) if given is not None else png(drawing(), PAGE_DPI)
         for name, drawing in known.items()
         if given is None or name in given
     }
@@ -145,9 +148,10 @@ def embed(analysis: Analysis, given: Figures | None) -> dict[str, PageFigure]:
 
 
 def _bytes(image: bytes | str) -> bytes:
-    """PNG as it is, without its alpha channel, which figures do not use; SVG in UTF-8."""
+    """PNG as it is, but without an alpha channel, which figures do not use; SVG in UTF-8."""
     data = image.encode("utf-8") if isinstance(image, str) else image
-    return _repacked(data) if data.startswith(PNG) else data
+    has_alpha = data.startswith(PNG) and data[COLOUR_TYPE : COLOUR_TYPE + 1] == RGBA
+    return _repacked(data) if has_alpha else data
 
 
 def data_uri(image: bytes, heavy: bool = False) -> str:
@@ -176,14 +180,6 @@ def _repacked(png: bytes, colours: int = 0) -> bytes:
             flat = flat.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         flat.save(out, format="PNG", optimize=True)
     return out.getvalue() if out.tell() < len(png) else png
-
-
-def _png(figure: Any) -> bytes:
-    from factorlab.plots.style import styled
-
-    out = io.BytesIO()
-    styled(figure.savefig)(out, format="png", dpi=PAGE_DPI, facecolor="white", metadata={"Software": None})
-    return _repacked(out.getvalue())
 
 
 def mark_languages(text: str, han: str) -> Markup:

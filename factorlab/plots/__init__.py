@@ -12,6 +12,7 @@ _WHERE = {
     "ability_against_scores": "abilities",
     "ability_agreement": "agreement",
     "axis_identification": "diagnostics",
+    "chain_modes": "modes",
     "chain_ranks": "diagnostics",
     "convergence": "diagnostics",
     "correlation_heatmap": "correlations",
@@ -26,7 +27,7 @@ _WHERE = {
     "prior_sensitivity": "associations",
     "rank_intervals": "abilities",
     "rho_difference": "associations",
-    "save": "style",
+    "save": "saving",
     "scores_by_group": "scores",
     "scree": "eigenvalues",
 }

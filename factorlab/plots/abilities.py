@@ -30,6 +30,7 @@ from factorlab.plots.style import (
     PALETTE,
     Groups,
     benchmark_names,
+    blank_rows,
     caption,
     crowding,
     group_models,
@@ -79,7 +80,7 @@ def ability_intervals(
     panels = figure.subplots(1, len(chosen), squeeze=False)[0]
     names = short_names([solution.models[i] for i in order])
     for axes, k in zip(panels, chosen, strict=True):
-        name_rows(axes, names if axes is panels[0] else [""] * len(order))
+        name_rows(axes, names) if axes is panels[0] else blank_rows(axes, len(order))
         axes.axvline(0, color=FAINT, linewidth=0.8)
         axes.set(title=solution.factors[k], xlabel=UNIT)
         _group_bars(axes, Interval(*(part[order, k] for part in shown)), groups, groups.member[order])
@@ -248,7 +249,16 @@ def _order_probabilities(figure: Figure, axes: Axes, above: np.ndarray, names: l
     if len(names) <= 15:
         for i, j in zip(*map(np.ndarray.tolist, np.triu_indices(len(names), 1)), strict=True):
             colour = "white" if above[i, j] > 0.8 else INK
-            axes.text(j, i, f"{above[i, j]:.2f}", ha="center", va="center", fontsize=6, color=colour)
+            axes.text(
+                j,
+                i,
+                f"{above[i, j]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=6,
+                color=colour,
+                in_layout=False,
+            )
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
     bar.set_label("share of draws; pale: the order is open")
 

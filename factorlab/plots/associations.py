@@ -14,6 +14,7 @@ from factorlab.plots.style import (
     INK,
     MARKERS,
     PALETTE,
+    blank_rows,
     caption,
     language_name,
     name_rows,
@@ -147,20 +148,19 @@ def prior_sensitivity(frame: pd.DataFrame, *, reference: str | None = None) -> F
         2.4 + 2.5 * across, 1.0 + down * (0.9 + 0.26 * len(settings)), "What other priors give"
     )
     panels = figure.subplots(down, across, squeeze=False)
+    names = [short(s, 30) for s in settings]
+    fitted = np.array([s == base for s in settings])
     for place, axes in enumerate(panels.ravel()):
         if place >= len(quantities):
             axes.remove()
             continue
         rows = frame[frame["quantity"] == quantities[place]].drop_duplicates("setting").set_index("setting")
         rows = rows.reindex(settings)
-        name_rows(axes, [short(s, 30) for s in settings] if place % across == 0 else [""] * len(settings))
+        name_rows(axes, names) if place % across == 0 else blank_rows(axes, len(settings))
         shown = Interval(*(rows[c].to_numpy(dtype=float) for c in ("mean", "lower", "upper")))
         axes.axvspan(rows["lower"][base], rows["upper"][base], color=PALETTE[1], alpha=0.12, linewidth=0)
-        for row, setting in enumerate(settings):
-            pick = np.arange(len(settings)) == row
-            colour = PALETTE[1] if setting == base else INK
-            marker = MARKERS[1] if setting == base else MARKERS[0]
-            horizontal_bars(axes, shown.take(pick), np.array([float(row)]), colour, marker)
+        for pick, colour, marker in ((fitted, PALETTE[1], MARKERS[1]), (~fitted, INK, MARKERS[0])):
+            horizontal_bars(axes, shown.take(pick), np.flatnonzero(pick).astype(float), colour, marker)
         axes.set_title(short(quantities[place], 36))
         axes.set_xlabel("value")
     caption(figure, [], f"Points: mean; bars: interval. Shaded: interval with {base}.")

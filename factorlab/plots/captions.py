@@ -111,6 +111,11 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "Every quantity should lie left of the R-hat line (chains agree) and right of the effective sample "
         "size line (enough draws).",
     ),
+    "chain_modes": (
+        "Chains that found different solutions",
+        "A colour is a group of chains; where its bars lie apart from another's, an average over all chains "
+        "describes neither.",
+    ),
     "chain_ranks": (
         "Chains of the least mixed quantities",
         "Chains that agree cover the same ground (left) and give bars of equal height (right).",

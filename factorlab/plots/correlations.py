@@ -81,5 +81,5 @@ def write_numbers(axes: Axes, values: np.ndarray, dark: np.ndarray, size: float 
             )
             axes.text(
                 j, i, text.replace("-", "−"), ha="center", va="center", fontsize=size,
-                color="white" if dark[i, j] else "#222222",
+                color="white" if dark[i, j] else "#222222", in_layout=False,
             )  # fmt: skip

@@ -22,6 +22,7 @@ from factorlab.plots.style import (
     INK,
     MARKERS,
     PALETTE,
+    blank_rows,
     caption,
     name_rows,
     new_figure,
@@ -63,7 +64,7 @@ def convergence(solution: FactorSolution) -> Figure:
         ("ess_tail", "tail ESS (draws)", ESS_GOAL),
     )
     for axes, (column, word, goal) in zip(panels, goals, strict=True):
-        name_rows(axes, groups if axes is panels[0] else [""] * len(groups))
+        name_rows(axes, groups) if axes is panels[0] else blank_rows(axes, len(groups))
         values = table[column].to_numpy(dtype=float)
         bad = values > goal if column == "rhat" else values < goal
         _strip(axes, table, groups, values, bad)
@@ -156,7 +157,7 @@ def axis_identification(solution: FactorSolution, *, level: float = 0.94) -> Fig
     figure = new_figure(8.6, 2.0 + 0.5 * len(rows), f"Which axes the data fix: {describe(solution, level)}")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
     name_rows(left, solution.factors)
-    name_rows(right, [""] * len(rows))
+    blank_rows(right, len(rows))
     size = interval(eigenvalue, level)
     horizontal_bars(left, size, rows, PALETTE[1])
     left.set(xlabel="eigenvalue (variance, in benchmarks)", title="size of the axis")

@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from factorlab.plots.renderer import Canvas
+from factorlab.plots.saving import settle
+
 # Where a name may stand relative to its point: direction, then distance in points.
-_DIRECTIONS = ((1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0))
+_DIRECTIONS = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)])
 _DISTANCES = (5.0, 11.0, 18.0, 27.0)
+_STEPS = np.concatenate([d * np.array([0.7] * 4 + [1.0] * 4)[:, None] * _DIRECTIONS for d in _DISTANCES])
+# Share of a name's width and height that lies left of and below where it is held.
+_ANCHORS = np.tile((1 - _DIRECTIONS) / 2, (len(_DISTANCES), 1))
+_COSTS = 1.5 * np.repeat(np.arange(len(_DISTANCES)), len(_DIRECTIONS))
 
 Box = tuple[float, float, float, float]
 
@@ -30,7 +36,7 @@ def name_points(
 ) -> int:
     """Write each name near its point where there is room; crowded ones are left out.
 
-    Call it last, when limits and layout are settled: room is measured on the laid-out figure.
+    Call it last: room is measured on the laid-out figure, whose panels stay where they are from then on.
 
     Parameters
     ----------
@@ -53,8 +59,9 @@ def name_points(
     figure = axes.figure
     if not isinstance(figure, Figure):
         return 0
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()
+    settle(figure)
+    axes.autoscale_view()
+    renderer = (figure.canvas if isinstance(figure.canvas, Canvas) else Canvas(figure)).get_renderer()
     scale = figure.dpi / 72
     pixels = axes.transData.transform(np.column_stack([x, y]))
     finite = np.isfinite(pixels).all(axis=1)
@@ -102,30 +109,28 @@ def _spot(
     soft: np.ndarray,
 ) -> Box | None:
     """The free box nearest to a point that crosses the fewest lines; None when all are taken."""
-    used = np.array(taken)
-    best, best_cost = None, np.inf
-    for step, distance in enumerate(_DISTANCES):
-        for dx, dy in _DIRECTIONS:
-            reach = distance * scale * (0.7 if dx and dy else 1.0)
-            left = point[0] + dx * reach - (0 if dx > 0 else width if dx < 0 else width / 2)
-            low = point[1] + dy * reach - (height / 2 if dy == 0 else 0 if dy > 0 else height)
-            box = (left, low, left + width, low + height)
-            if not _within(box, bounds) or _crossings(box, used):
-                continue
-            cost = _crossings(box, soft) + 1.5 * step
-            if cost < best_cost:
-                best, best_cost = box, cost
-    return best
+    boxes = np.empty((len(_STEPS), 4))
+    boxes[:, :2] = np.asarray(point) + scale * _STEPS - _ANCHORS * (width, height)
+    boxes[:, 2:] = boxes[:, :2] + (width, height)
+    inside = (boxes[:, :2] >= bounds[:2]).all(axis=1) & (boxes[:, 2:] <= bounds[2:]).all(axis=1)
+    free = np.flatnonzero(inside & (_crossings(boxes, np.array(taken)) == 0))
+    if not len(free):
+        return None
+    cost = _crossings(boxes[free], soft) + _COSTS[free]
+    left, low, right, high = boxes[free[np.argmin(cost)]].tolist()
+    return left, low, right, high
 
 
-def _crossings(box: Box, others: np.ndarray) -> int:
+def _crossings(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How many of the others (other, 4) each box (box, 4) touches, (box,)."""
+    box = boxes[:, None, :]
     apart = (
-        (others[:, 2] <= box[0])
-        | (others[:, 0] >= box[2])
-        | (others[:, 3] <= box[1])
-        | (others[:, 1] >= box[3])
+        (others[:, 2] <= box[..., 0])
+        | (others[:, 0] >= box[..., 2])
+        | (others[:, 3] <= box[..., 1])
+        | (others[:, 1] >= box[..., 3])
     )
-    return int((~apart).sum())
+    return (~apart).sum(axis=1)
 
 
 def _lead(axes: Axes, at: tuple[float, float], point: np.ndarray, box: Box, scale: float) -> None:

@@ -30,6 +30,7 @@ from factorlab.plots.style import (
     PALETTE,
     BenchmarkNames,
     benchmark_names,
+    blank_rows,
     caption,
     crowding,
     mark_not_identified,
@@ -75,11 +76,11 @@ def loadings_heatmap(
     label_cells(axes, solution.factors, names.labels, [INK] * n_columns, names.colours, size)
     axes.set_xticks(range(n_columns), solution.factors, rotation=0, ha="center", fontsize=8)
     axes.xaxis.tick_top()
-    write_numbers(axes, shown.mean, np.abs(shown.mean) > 0.65 * limit, size)
-    sure = shown.lower * shown.upper > 0
-    for i, k in np.argwhere(sure):
-        dark = abs(shown.mean[i, k]) > 0.65 * limit
-        axes.plot(k + 0.36, i, marker="o", markersize=2.6, color="white" if dark else INK)
+    sure, dark = shown.lower * shown.upper > 0, np.abs(shown.mean) > 0.65 * limit
+    write_numbers(axes, shown.mean, dark, size)
+    for pick, colour in ((sure & dark, "white"), (sure & ~dark, INK)):
+        rows, columns = np.nonzero(pick)
+        axes.plot(columns + 0.36, rows, linestyle="none", marker="o", markersize=2.6, color=colour)
     lost = [k for k in range(n_columns) if not is_identified(solution, k)]
     for k in lost:
         cover = Rectangle((k - 0.5, -0.5), 1, n_rows, facecolor="#ffffff90", edgecolor="#9a9a9a", hatch="///")
@@ -213,7 +214,7 @@ def _factor_panels(
     figure = new_figure(1.9 + 2.5 * len(factors), 1.8 + max(0.24, row) * crowding(n_rows) * n_rows, title)
     panels = list(figure.subplots(1, len(factors), squeeze=False, sharex=True)[0])
     for axes, factor in zip(panels, factors, strict=True):
-        name_rows(axes, names.labels if axes is panels[0] else [""] * n_rows, names.colours)
+        name_rows(axes, names.labels, names.colours) if axes is panels[0] else blank_rows(axes, n_rows)
         axes.axvline(0, color=FAINT, linewidth=0.8)
         axes.set_title(factor)
         axes.set_xlabel("loading")

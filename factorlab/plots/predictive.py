@@ -284,6 +284,7 @@ def predictive_outliers(
             va="center",
             fontsize=6.5,
             color="white",
+            in_layout=False,
         )
     zero = _zero_cells(solution, table)[has]
     at = np.argwhere(zero)

@@ -124,19 +124,20 @@ def _size_legend(table: ScoreTable) -> list[Line2D]:
 def _bubbles(axes: Axes, values: np.ndarray, errors: np.ndarray, groups: Groups, area: np.ndarray) -> None:
     """One band a group within each benchmark's row."""
     n_groups = len(groups.names)
+    half = 0.42 / n_groups
     for g in range(n_groups):
         member = groups.member == g
-        offset = ((g + 0.5) / n_groups - 0.5) * 0.84
-        for j in range(values.shape[1]):
-            x, se = values[member, j], errors[member, j]
-            y = np.full(len(x), j + offset)
-            axes.hlines(y, x - se, x + se, color=groups.colours[g], linewidth=0.7, alpha=0.5)
-            axes.scatter(
-                x, y, s=area[member], color=groups.colours[g], marker=groups.markers[g], alpha=0.45,
-                edgecolor=groups.colours[g], linewidth=0.5,
-            )  # fmt: skip
-            if np.isfinite(x).sum() > 1 and n_groups > 1:
-                half = 0.42 / n_groups
-                axes.vlines(
-                    np.nanmedian(x), j + offset - half, j + offset + half, color="black", linewidth=1.2
-                )
+        x, se = values[member], errors[member]
+        row = np.arange(values.shape[1]) + ((g + 0.5) / n_groups - 0.5) * 0.84
+        y = np.broadcast_to(row, x.shape)
+        axes.hlines(
+            y.ravel(), (x - se).ravel(), (x + se).ravel(), color=groups.colours[g], linewidth=0.7, alpha=0.5
+        )
+        axes.scatter(
+            x.ravel(), y.ravel(), s=np.repeat(area[member], x.shape[1]), color=groups.colours[g],
+            marker=groups.markers[g], alpha=0.45, edgecolor=groups.colours[g], linewidth=0.5,
+        )  # fmt: skip
+        several = np.isfinite(x).sum(axis=0) > 1
+        if n_groups > 1 and several.any():
+            middle = np.nanmedian(x[:, several], axis=0)
+            axes.vlines(middle, row[several] - half, row[several] + half, color="black", linewidth=1.2)

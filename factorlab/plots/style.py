@@ -1,4 +1,4 @@
-"""What all figures share: fonts, palette, colours of languages and groups, panels, saving.
+"""What all figures share: fonts, palette, colours of languages and groups, panels.
 
 Nothing here changes matplotlib's global settings: figures are drawn inside `matplotlib.rc_context`, and the
 font with Japanese glyphs is added to the font manager without importing the package that carries it (its
@@ -8,8 +8,6 @@ import would set rcParams).
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
 import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -25,7 +23,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Outline
 
 from factorlab.scores import ScoreTable
 
@@ -37,7 +36,6 @@ PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # 7 and 6 share no divisor: 42 different pairs
 INK = "#222222"
 FAINT = "#8a8a8a"
-DPI = 150
 
 LANGUAGES = {
     "ar": "Arabic", "bn": "Bengali", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
@@ -87,6 +85,7 @@ def settings() -> dict[Any, Any]:
         "hatch.linewidth": 0.5,
         "svg.hashsalt": "factorlab",  # the same figure gives the same file
         "figure.dpi": 100,
+        "text.usetex": False,  # names of models hold characters that TeX would read as commands
     }
 
 
@@ -110,48 +109,6 @@ def new_figure(width: float, height: float, title: str = "") -> Figure:
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     return figure
-
-
-@styled
-def save(figure: Figure, stem: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Write ``stem.png`` and ``stem.svg``: both under temporary names first, then renamed into place.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    stem : path
-        Without an ending; its folder is made when absent.
-
-    Returns
-    -------
-    (Path, Path)
-        The PNG and the SVG.
-    """
-    base = Path(stem)
-    base.parent.mkdir(parents=True, exist_ok=True)
-    written: list[tuple[str, Path]] = []
-    try:
-        for kind in ("png", "svg"):
-            target = base.with_name(f"{base.name}.{kind}")
-            handle, name = tempfile.mkstemp(dir=base.parent, prefix=f".{target.name}.")
-            os.close(handle)
-            written.append((name, target))
-            stamp = {"Date": None} if kind == "svg" else {"Software": "factorlab"}
-            figure.savefig(name, format=kind, dpi=DPI, metadata=stamp, facecolor="white")
-            os.chmod(name, 0o666 & ~_umask())
-        for name, target in written:
-            os.replace(name, target)
-    except BaseException:
-        for name, _ in written:
-            Path(name).unlink(missing_ok=True)
-        raise
-    return written[0][1], written[1][1]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 class Groups(NamedTuple):
@@ -281,16 +238,27 @@ def crowding(rows: int) -> float:
 
 
 def name_rows(axes: Axes, labels: Sequence[str], colours: Sequence[str] | None = None) -> None:
-    """Row names on the y axis from the top down, each in its colour, with light lines between them."""
+    """Row names on the y axis from the top down, each in its colour, with light bands between them."""
+    blank_rows(axes, len(labels))
     axes.set_yticks(range(len(labels)), list(labels), fontsize=8 * crowding(len(labels)))
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x")
+    axes.tick_params(axis="y", left=False, length=0)
     if colours is not None:
         for text, colour in zip(axes.get_yticklabels(), colours, strict=True):
             text.set_color(colour)
-    for row in range(1, len(labels), 2):
-        axes.axhspan(row - 0.5, row + 0.5, color="#f5f5f5", zorder=-3, linewidth=0)
+
+
+def blank_rows(axes: Axes, n_rows: int) -> None:
+    """Rows that the panel at the left names: the same bands and limits, and no ticks, which cost time."""
+    axes.set_yticks([])
+    axes.set_ylim(n_rows - 0.4, -0.6)
+    axes.grid(axis="x")
+    top = np.arange(1, n_rows, 2) - 0.5
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) + top[:, None, None] * [0, 1]
+    codes = np.tile([Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY], len(top))
+    if len(top):
+        bands = PathPatch(Outline(corners.reshape(-1, 2), codes), facecolor="#f5f5f5", linewidth=0, zorder=-3)
+        bands.set_transform(axes.get_yaxis_transform())
+        axes.add_artist(bands)
 
 
 def mark_not_identified(axes: Axes) -> None:
