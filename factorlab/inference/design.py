@@ -34,8 +34,8 @@ class LanguageTokens(NamedTuple):
     Attributes
     ----------
     language : str
-    path : ndarray, (model, node)
-        1 where the node is the scored model itself or one of its ancestors.
+    path : ndarray of int, (model, depth)
+        The scored model itself and its ancestors, nearest first; filled up with the number of nodes.
     log10_count : ndarray, (node,)
         log10 of the node's own tokens in billions; 0 where unknown or none.
     known, unknown : ndarray, (node,)
@@ -49,9 +49,10 @@ class LanguageTokens(NamedTuple):
     n_latents : int
     upper : ndarray, (latent,)
         log10 of the declared total in billions, which the count cannot exceed; inf where undeclared.
-    unit_weight : ndarray, (unit, node)
-        Averages the log10 counts of the known roots of one source, a row a source: the population
-        of sources that unknown counts are drawn from.
+    unit_node, unit_index : ndarray of int, (root,)
+        The known roots, and which source each belongs to: the mean log10 counts of sources are the
+        population that unknown counts are drawn from.
+    n_units : int
     has_zero : bool
         Some scored model has no tokens of the language, so d0 is needed.
     published : ndarray of bool, (model,)
@@ -73,7 +74,9 @@ class LanguageTokens(NamedTuple):
     offset: np.ndarray
     n_latents: int
     upper: np.ndarray
-    unit_weight: np.ndarray
+    unit_node: np.ndarray
+    unit_index: np.ndarray
+    n_units: int
     has_zero: bool
     published: np.ndarray
     center: float
@@ -91,8 +94,10 @@ class BudgetDesign(NamedTuple):
     languages : tuple of LanguageTokens
     family_index : ndarray of int, (model,)
     families : tuple of str
-    step_path : ndarray, (model, step)
-        1 where the model is, or descends from, the node whose passed-on step it is.
+    node : ndarray of int, (model,)
+        Where each model hangs on the tree of effects: families first, then steps.
+    parent : ndarray of int, (node,)
+        Parent of each node of the tree of effects, which comes before it; -1 for a family.
     steps : tuple of str
         Names of the nodes that have scored descendants.
     notes : tuple of str
@@ -105,7 +110,8 @@ class BudgetDesign(NamedTuple):
     languages: tuple[LanguageTokens, ...]
     family_index: np.ndarray
     families: tuple[str, ...]
-    step_path: np.ndarray
+    node: np.ndarray
+    parent: np.ndarray
     steps: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -139,15 +145,13 @@ def design_budgets(table: ScoreTable, priors: Priors, languages: list[str] | Non
     lineage = build_lineage(models)
     n_scored = len(table.model_names)
     notes: list[str] = []
-    ancestry = np.zeros((n_scored, len(models)))
-    for i in range(n_scored):
-        ancestry[i, [i, *lineage.ancestors(i)]] = 1.0
+    line = _fill([[i, *lineage.ancestors(i)] for i in range(n_scored)], len(models))
     log10_params = _log10(models, "params_b")[:n_scored]
     found: list[LanguageTokens] = []
     for language in languages if languages is not None else table.languages:
         if language not in table.languages:
             raise InputError(f"no column 'tokens_b_{language}'; the models table has {table.languages}")
-        tokens, why = _language(models, lineage, ancestry, language, priors)
+        tokens, why = _language(models, lineage, line, language, priors)
         if tokens is None:
             notes.append(why)
         else:
@@ -160,7 +164,7 @@ def design_budgets(table: ScoreTable, priors: Priors, languages: list[str] | Non
     if not np.isfinite(log10_params).any():
         log10_params = np.zeros(n_scored)
     family_index, families = pd.factorize(np.asarray(lineage.family_of(table.model_names), dtype=object))
-    steps = [n for n in range(len(models)) if ancestry[:, n].sum() - (1.0 if n < n_scored else 0.0) > 0]
+    node, parent, steps = _effects(lineage, family_index, len(families), n_scored)
     if len(families) == n_scored:
         notes.append("every model is a family of its own: no lineage effects")
     return BudgetDesign(
@@ -170,17 +174,47 @@ def design_budgets(table: ScoreTable, priors: Priors, languages: list[str] | Non
         languages=tuple(found),
         family_index=family_index,
         families=tuple(str(f) for f in families),
-        step_path=ancestry[:, steps],
+        node=node,
+        parent=parent,
         steps=tuple(str(models.index[n]) for n in steps),
         notes=tuple(notes),
     )
 
 
+def _fill(lists: list[list[int]], filler: int) -> np.ndarray:
+    """Lists of unequal length as one array, (list, longest)."""
+    out = np.full((len(lists), max(map(len, lists), default=1)), filler)
+    for i, values in enumerate(lists):
+        out[i, : len(values)] = values
+    return out
+
+
+def _effects(
+    lineage: Lineage, family_index: np.ndarray, n_families: int, n_scored: int
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """The tree of effects: node of each scored model, parent of each node, and the rows that are steps.
+
+    A step belongs to a row with scored descendants; its parent is its base model's step, or the family.
+    """
+    ancestors = [lineage.ancestors(i) for i in range(n_scored)]
+    family = {n: int(family_index[i]) for i, line in enumerate(ancestors) for n in line}
+    steps = sorted(family, key=lambda n: (len(lineage.ancestors(n)), n))
+    at = {n: n_families + s for s, n in enumerate(steps)}
+
+    def above(n: int, own_family: int) -> int:
+        base = int(lineage.parent[n])
+        return at[base] if base >= 0 else own_family
+
+    parent = [-1] * n_families + [above(n, family[n]) for n in steps]
+    node = [at[i] if i in at else above(i, int(family_index[i])) for i in range(n_scored)]
+    return np.asarray(node), np.asarray(parent), steps
+
+
 def _language(
-    models: pd.DataFrame, lineage: Lineage, ancestry: np.ndarray, language: str, priors: Priors
+    models: pd.DataFrame, lineage: Lineage, line: np.ndarray, language: str, priors: Priors
 ) -> tuple[LanguageTokens | None, str]:
     source = token_sources(models, lineage, language)
-    n_scored, n_nodes = ancestry.shape
+    n_scored = len(line)
     known = np.isfinite(source.own_tokens_b) & (source.own_tokens_b > 0)
     unknown = ~np.isfinite(source.own_tokens_b)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -195,17 +229,14 @@ def _language(
     error_index, error_sd, error_label, error_status = _errors(source, known, lineage, priors)
     latent_index, offset, upper = _latents(models, unknown, source.is_root, lineage)
     n_latents = len(upper)
-    in_use = ancestry.sum(axis=0) > 0
-    units: dict[int, list[int]] = {}
-    for n in np.flatnonzero(known & source.is_root & in_use):
-        units.setdefault(int(error_index[n]), []).append(int(n))
-    unit_weight = np.zeros((len(units), n_nodes))
-    for u, nodes in enumerate(units.values()):
-        unit_weight[u, nodes] = 1.0 / len(nodes)
-    nothing = ancestry @ (known | unknown).astype(float) == 0
+    in_use = np.zeros(len(models) + 1, dtype=bool)
+    in_use[line] = True
+    unit_node = np.flatnonzero(known & source.is_root & in_use[:-1])
+    unit_index, units = pd.factorize(error_index[unit_node])
+    nothing = ~np.append(known | unknown, False)[line].any(axis=1)
     return LanguageTokens(
         language=language,
-        path=ancestry,
+        path=line,
         log10_count=log10_count,
         known=known.astype(float),
         unknown=unknown.astype(float),
@@ -217,7 +248,9 @@ def _language(
         offset=offset,
         n_latents=n_latents,
         upper=upper,
-        unit_weight=unit_weight,
+        unit_node=unit_node,
+        unit_index=unit_index,
+        n_units=len(units),
         has_zero=bool(nothing.any()),
         published=published,
         center=float(total[published].mean()),

@@ -9,7 +9,9 @@ import numpy as np
 
 from factorlab.errors import InputError
 from factorlab.inference.design import BudgetDesign, LanguageTokens, design_budgets
-from factorlab.inference.marginal import Cells, cholesky, log_likelihood
+from factorlab.inference.gauge import log_orbit, slice_basis
+from factorlab.inference.kernel import Blocks, block_cells
+from factorlab.inference.marginal import Cells, log_likelihood
 from factorlab.inference.priors import Priors
 from factorlab.scores import ScoreTable
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import pymc as pm
 
 BudgetForm = Literal["separate", "product", "none"]
+Gauge = Literal["held", "free"]
+Likelihood = Literal["kernel", "graph"]
 
 
 class ModelInputs(NamedTuple):
@@ -31,6 +35,8 @@ class ModelInputs(NamedTuple):
     budget : {"separate", "product", "none"}
     groups : tuple of str
         Names of the declared groups of benchmarks that share items, columns of ``cells.member``.
+    frame : ndarray, (benchmark, factor)
+        The axes that loadings are held to while sampling (`factorlab.inference.gauge`).
     """
 
     cells: Cells
@@ -38,10 +44,17 @@ class ModelInputs(NamedTuple):
     factors: int
     budget: BudgetForm
     groups: tuple[str, ...]
+    frame: np.ndarray
 
     @property
     def regresses(self) -> bool:
         return self.budget != "none" and self.design.has_budgets
+
+    def blocks(self) -> Blocks:
+        """Cells and the tree of effects, laid out for the kernel."""
+        if not self.design.has_roots:
+            return block_cells(self.cells)
+        return block_cells(self.cells, self.design.node, self.design.parent)
 
     @property
     def predictors(self) -> list[str]:
@@ -85,7 +98,18 @@ def model_inputs(
         member=member,
     )
     design = design_budgets(table, priors, list(languages) if languages is not None else None)
-    return ModelInputs(cells, design, factors, budget, groups)
+    return ModelInputs(cells, design, factors, budget, groups, leading_axes(cells, factors))
+
+
+def leading_axes(cells: Cells, factors: int) -> np.ndarray:
+    """Unit-length leading eigenvectors of the observed cells' products, missing cells at 0.
+
+    Returns
+    -------
+    ndarray, (benchmark, factor)
+    """
+    z = cells.z * cells.observed
+    return np.ascontiguousarray(np.linalg.eigh(z.T @ z)[1][:, ::-1][:, :factors])
 
 
 def _groups(table: ScoreTable) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -97,7 +121,13 @@ def _groups(table: ScoreTable) -> tuple[np.ndarray, tuple[str, ...]]:
     return member.reshape(len(declared), len(names)), labels
 
 
-def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
+def build_model(
+    inputs: ModelInputs,
+    priors: Priors | None = None,
+    *,
+    gauge: Gauge = "held",
+    likelihood: Likelihood = "kernel",
+) -> pm.Model:
     """The model, apart from sampling it.
 
     With z standardised scores, abilities theta integrated out (`factorlab.inference.marginal`):
@@ -124,13 +154,19 @@ def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
     that to Jeffreys' |S'S|^(-(K+1)/2) for factors with root mean square loading above ``small``,
     below which it is flat, so that the prior is proper.
 
-    Loadings are free: the posterior is invariant under rotation and is oriented after sampling
-    (`factorlab.inference.orientation`).
+    The posterior is invariant under rotation of the axes. While sampling, loadings are held near a
+    frame, which changes nothing that does not depend on the axes (`factorlab.inference.gauge`); draws
+    are oriented afterwards (`factorlab.inference.orientation`).
 
     Parameters
     ----------
     inputs : ModelInputs
     priors : Priors, optional
+    gauge : {"held", "free"}
+        Whether loadings are held to the frame, or rotate freely.
+    likelihood : {"kernel", "graph"}
+        The compiled kernel (`factorlab.inference.likelihood`), or the same formula as a graph of
+        PyTensor operations, which is slower and is kept to check the kernel against.
 
     Returns
     -------
@@ -147,54 +183,95 @@ def build_model(inputs: ModelInputs, priors: Priors | None = None) -> pm.Model:
     k = inputs.factors
     with pm.Model() as model:
         loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
-        raw = pm.Normal("loading_raw", 0.0, 1.0, shape=(n_benchmarks, k))
-        loading = pm.Deterministic("loading", loading_sd * raw)
+        basis = slice_basis(inputs.frame) if gauge == "held" else np.eye(n_benchmarks * k)
+        start = basis.T @ inputs.frame.ravel() * np.sqrt(n_benchmarks)
+        on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=basis.shape[1], initval=start)
+        loading = pm.Deterministic("loading", pt.dot(basis, on_slice).reshape((n_benchmarks, k)))
+        raw = loading / loading_sd
+        if gauge == "held":
+            pm.Potential("loading_orbit", log_orbit(raw, inputs.frame))
         pm.Potential("loading_volume", _volume(raw, loading, n_benchmarks, k, p.small_loading))
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
         noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)
         pair_sd = (
             pm.HalfNormal("pair_sd", p.pair_sd, shape=len(inputs.groups)) if inputs.groups else np.zeros(0)
         )
-        parts = []
+        ability_mean: Any = pt.zeros((n_models, k))
         if inputs.regresses:
             x = pm.Deterministic("predictor", _predictors(inputs, p))
             slope_sd = pm.HalfNormal("slope_sd", p.slope_sd)
-            slope_raw = pm.Normal("slope_raw", 0.0, 1.0, shape=(len(inputs.predictors), k))
-            slope = pm.Deterministic("slope", slope_sd * slope_raw)
-            parts.append(pt.dot(x, slope))
-        if inputs.design.has_roots:
-            parts.append(pm.Deterministic("lineage", _lineage(inputs.design, k, p)))
-        ability_mean = sum(parts[1:], parts[0]) if parts else pt.zeros((n_models, k))
-        pm.Deterministic("ability_mean", ability_mean)
+            slope_raw = pm.Normal("slope_raw", 0.0, slope_sd, shape=(len(inputs.predictors), k))
+            slope = pm.Deterministic("slope", 1.0 * slope_raw)
+            ability_mean = pm.Deterministic("ability_mean", pt.dot(x, slope))
+        effect_sd = _effect_sds(inputs.design, p)
         pm.Potential(
             "log_likelihood",
-            log_likelihood(
-                inputs.cells,
-                pt.specify_shape(loading, (n_benchmarks, k)),
-                mean,
-                ability_mean,
-                noise_sd,
-                pair_sd,
-                pt,
-            ).sum(),
+            _log_likelihood(inputs, loading, mean, ability_mean, noise_sd, pair_sd, effect_sd, likelihood),
         )
     return model
+
+
+def _effect_sds(design: BudgetDesign, p: Priors) -> tuple[Any, Any]:
+    """Standard deviations of family effects and of steps passed on; 0 for what there is not."""
+    import pymc as pm
+
+    if not design.has_roots:
+        return 0.0, 0.0
+    return pm.HalfNormal("root_sd", p.root_sd), pm.HalfNormal("step_sd", p.step_sd) if design.steps else 0.0
+
+
+def _log_likelihood(
+    inputs: ModelInputs, loading: Any, mean: Any, ability_mean: Any, noise_sd: Any, pair_sd: Any,
+    effect_sd: tuple[Any, Any], how: Likelihood,
+) -> Any:  # fmt: skip
+    """The integrated log likelihood, its cells as data of the model so that they are not compiled in."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    from factorlab.inference import likelihood
+
+    if how == "graph":
+        cells, k = inputs.cells, inputs.factors
+        effect = _sampled_effects(inputs, effect_sd)
+        loading = pt.specify_shape(loading, (cells.z.shape[1], k))
+        return log_likelihood(cells, loading, mean, ability_mean + effect, noise_sd, pair_sd, pt).sum()
+    data = [pm.Data(f"cells_{name}", value) for name, value in inputs.blocks()._asdict().items()]
+    return likelihood.log_likelihood(
+        Blocks(*data), loading, mean, ability_mean, noise_sd, pair_sd, *effect_sd
+    )
+
+
+def _sampled_effects(inputs: ModelInputs, effect_sd: tuple[Any, Any]) -> Any:
+    """Effects of families and steps as free variables, (model, factor)."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    design, k = inputs.design, inputs.factors
+    if not design.has_roots:
+        return 0.0
+    effect = [
+        sd * pm.Normal(name, 0.0, 1.0, shape=(count, k))
+        for name, sd, count in (
+            ("root_raw", effect_sd[0], len(design.families)),
+            ("step_raw", effect_sd[1], len(design.steps)),
+        )
+        if count
+    ]
+    own = pt.concatenate(effect)
+    total = [own[n] for n in range(len(design.families))]
+    for n in range(len(design.families), len(design.parent)):
+        total.append(total[design.parent[n]] + own[n])
+    return pt.stack(total)[design.node]
 
 
 def _volume(raw: Any, loading: Any, n_benchmarks: int, k: int, small: float) -> Any:
     """-(J - K)/2 log|Lambda' Lambda| - K/2 log|Lambda' Lambda / J + small^2 I|."""
     import pytensor.tensor as pt
 
-    def half_log_det(columns: Any, scale: float, ridge: float) -> Any:
-        products = [
-            [(columns[:, i] * columns[:, j]).sum() * scale + (ridge if i == j else 0.0) for j in range(i + 1)]
-            for i in range(k)
-        ]
-        return sum(pt.log(row[-1]) for row in cholesky(products, pt))
+    from factorlab.inference.log_det import log_det
 
-    return -(n_benchmarks - k) * half_log_det(raw, 1.0, 0.0) - k * half_log_det(
-        loading, 1.0 / n_benchmarks, small**2
-    )
+    size = pt.dot(loading.T, loading) / n_benchmarks + small**2 * np.eye(k)
+    return -0.5 * (n_benchmarks - k) * log_det(pt.dot(raw.T, raw)) - 0.5 * k * log_det(size)
 
 
 def _predictors(inputs: ModelInputs, p: Priors) -> Any:
@@ -233,7 +310,7 @@ def _published(tokens: LanguageTokens) -> np.ndarray:
     """log10 of the counts as known, errors and latents at zero, (model,)."""
     own = tokens.known * 10**tokens.log10_count
     with np.errstate(divide="ignore"):
-        return np.log10(tokens.path @ own)
+        return np.log10(np.append(own, 0.0)[tokens.path].sum(axis=1))
 
 
 def predictor_scale(inputs: ModelInputs) -> np.ndarray:
@@ -263,8 +340,11 @@ def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
         log10_own = log10_own + tokens.known * tokens.error_sd * error[tokens.error_index]
     center = pm.Normal(f"log10_tokens_center_{l}", tokens.center, 1.0)
     spread = pm.HalfNormal(f"log10_tokens_sd_{l}", p.tokens_log10_sd)
-    if len(tokens.unit_weight):
-        units = pt.dot(tokens.unit_weight, log10_own)
+    if tokens.n_units:
+        share = 1.0 / np.bincount(tokens.unit_index)[tokens.unit_index]
+        units = pt.inc_subtensor(
+            pt.zeros(tokens.n_units)[tokens.unit_index], share * log10_own[tokens.unit_node]
+        )
         pm.Potential(f"sources_{l}", pm.logp(pm.Normal.dist(center, spread), units).sum())
     if tokens.n_latents:
         raw = pm.Normal(f"token_latent_{l}", 0.0, 1.0, shape=tokens.n_latents)
@@ -275,25 +355,11 @@ def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
             pm.Potential(f"within_total_{l}", pt.log(pt.sigmoid(room)).sum())
         log10_own = log10_own + tokens.unknown * (latent[tokens.latent_index] + tokens.offset)
     present = tokens.known + tokens.unknown
-    total = pt.dot(tokens.path, present * 10.0**log10_own)
+    own = pt.concatenate([present * 10.0**log10_own, np.zeros(1)])
+    total = own[tokens.path].sum(axis=1)
     if not tokens.has_zero:
         log10_d = pt.log10(total)
         return log10_d, log10_d
     floor = pm.LogNormal(f"token_floor_b_{l}", np.log(p.token_floor_b), p.token_floor_log_sd)
-    nothing = tokens.path @ present == 0
+    nothing = np.append(present, 0.0)[tokens.path].sum(axis=1) == 0
     return pt.switch(nothing, -np.inf, pt.log10(pt.maximum(total, 1e-12))), pt.log10(total + floor)
-
-
-def _lineage(design: BudgetDesign, k: int, p: Priors) -> Any:
-    """a_i: effect of the family, plus steps passed on along the tree, (model, factor)."""
-    import pymc as pm
-    import pytensor.tensor as pt
-
-    root_sd = pm.HalfNormal("root_sd", p.root_sd)
-    root = pm.Normal("root_raw", 0.0, 1.0, shape=(len(design.families), k))
-    out = root_sd * root[design.family_index]
-    if design.steps:
-        step_sd = pm.HalfNormal("step_sd", p.step_sd)
-        step = pm.Normal("step_raw", 0.0, 1.0, shape=(len(design.steps), k))
-        out = out + step_sd * pt.dot(design.step_path, step)
-    return out

@@ -42,7 +42,7 @@ def language(design, name):
 def test_counts_add_along_the_tree():
     tokens = language(design_budgets(table(), Priors()), "ja")
     own = tokens.known * 10**tokens.log10_count
-    total = tokens.path @ own
+    total = np.append(own, 0)[tokens.path].sum(axis=1)
     assert total[2] == pytest.approx(101.0)
     assert total[3] == 0
     assert tokens.has_zero
@@ -83,7 +83,7 @@ def test_the_real_matrix(swallow):
     assert "Llama 2 7B" in design.steps
     assert "Mixtral-8x7B-Instruct-v0.1" in design.steps
     own = language(design, "ja")
-    total = own.path @ (own.known * 10**own.log10_count)
+    total = np.append(own.known * 10**own.log10_count, 0)[own.path].sum(axis=1)
     published = swallow.scored_models["tokens_b_ja"].to_numpy(dtype=float)
     np.testing.assert_allclose(total[own.published], published[own.published])
 

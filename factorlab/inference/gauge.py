@@ -1,0 +1,119 @@
+"""Axes held still while sampling: one loading matrix for each posterior of the common part.
+
+Loadings are free up to a rotation Q: Lambda Q with abilities theta Q is the same model. A sampler that walks
+along that orbit meets every direction in every orientation, and no mass matrix fits. Here loadings
+are kept on the slice nearest to a frame F (benchmark, factor),
+
+    F' Lambda symmetric,
+
+which is the rotation that Procrustes would choose (Schönemann 1966), so it has no preferred benchmark
+and no sign to get wrong, unlike triangular loadings. These are K (K - 1) / 2 linear constraints. What the
+slice leaves out is made good by the size of the orbit at Lambda, the Jacobian of A -> S A + A S on
+skew-symmetric A, with S = F' Lambda:
+
+    log |dQ| = sum_{k < l} log(s_k + s_l),   s the eigenvalues of S,
+
+so that every quantity that does not depend on the axes has exactly the posterior that free loadings
+give it (the Faddeev-Popov determinant of a gauge; see also Chan, Leon-Gonzalez & Strachan 2018, JASA
+113, on invariant inference in factor models).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+
+def constraints(frame: np.ndarray) -> np.ndarray:
+    """Orthonormal directions that rotate loadings away from the slice.
+
+    Parameters
+    ----------
+    frame : ndarray, (benchmark, factor)
+        F, of full column rank.
+
+    Returns
+    -------
+    ndarray, (benchmark * factor, K (K - 1) / 2)
+        The slice is where the inner product with each column is zero.
+    """
+    n_benchmarks, k = frame.shape
+    out = np.zeros((k * (k - 1) // 2, n_benchmarks, k))
+    for c, (a, b) in enumerate(combinations(range(k), 2)):
+        out[c, :, b] = frame[:, a]
+        out[c, :, a] = -frame[:, b]
+    return np.linalg.qr(out.reshape(len(out), n_benchmarks * k).T)[0]
+
+
+def slice_basis(frame: np.ndarray) -> np.ndarray:
+    """Orthonormal basis of the slice.
+
+    Parameters
+    ----------
+    frame : ndarray, (benchmark, factor)
+
+    Returns
+    -------
+    ndarray, (benchmark * factor, benchmark * factor - K (K - 1) / 2)
+        Times coordinates it gives ``loading.ravel()``.
+    """
+    away = constraints(frame)
+    full = np.linalg.qr(np.hstack([away, np.eye(frame.size)]))[0]
+    return np.ascontiguousarray(full[:, away.shape[1] :])
+
+
+def log_orbit(held: Any, frame: np.ndarray) -> Any:
+    """log of the size of the orbit through loadings on the slice, up to a constant.
+
+    Parameters
+    ----------
+    held : tensor, (benchmark, factor)
+    frame : ndarray, (benchmark, factor)
+
+    Returns
+    -------
+    tensor, ()
+        -inf beyond the edge of the slice, where s_k + s_l < 0 for some pair.
+    """
+    import pytensor.tensor as pt
+
+    from factorlab.inference.log_det import log_det
+
+    k = frame.shape[1]
+    if k == 1:
+        return pt.zeros(())
+    n = k * (k - 1) // 2
+    s = pt.dot(frame.T, held)
+    return log_det(pt.dot(sylvester(k), s.ravel()).reshape((n, n)))
+
+
+def sylvester(k: int) -> np.ndarray:
+    """The map from a symmetric S (K x K) to the matrix of A -> S A + A S on skew-symmetric A.
+
+    Returns
+    -------
+    ndarray, (n * n, K * K)
+        n = K (K - 1) / 2; times S.ravel() it gives a symmetric n x n matrix in the orthonormal
+        basis (E_kl - E_lk) / sqrt 2, whose eigenvalues are s_k + s_l.
+    """
+    pairs = list(combinations(range(k), 2))
+    basis = np.zeros((len(pairs), k, k))
+    for p, (a, b) in enumerate(pairs):
+        basis[p, a, b], basis[p, b, a] = np.sqrt(0.5), -np.sqrt(0.5)
+    unit = np.eye(k * k).reshape(k * k, k, k)
+    unit = (unit + unit.transpose(0, 2, 1)) / 2
+    image = np.einsum("cab,pbd->cpad", unit, basis) + np.einsum("pab,cbd->cpad", basis, unit)
+    return np.einsum("qad,cpad->qpc", basis, image).reshape(len(pairs) ** 2, k * k)
+
+
+def turn_to(loading: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Rotation that puts loadings on the slice, (factor, factor): F' Lambda Q symmetric and non-negative.
+
+    Parameters
+    ----------
+    loading, frame : ndarray, (benchmark, factor)
+    """
+    u, _, v = np.linalg.svd(loading.T @ frame)
+    return u @ v
