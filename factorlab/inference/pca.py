@@ -8,7 +8,7 @@ benchmark and component, so that PCA, maximum likelihood and the posterior are o
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,9 @@ from factorlab.errors import InputError
 from factorlab.inference.identify import fix_signs, match, take_factors
 from factorlab.inference.moments import Cells, Correlation, Missing, moments, usable_cells
 from factorlab.inference.provenance import describe
+from factorlab.inference.resamples import Scheme, draw_resamples
 from factorlab.inference.solution import FactorSolution, label_draws
-from factorlab.lineage import build_lineage
 from factorlab.scores import ScoreTable
-
-Scheme = Literal["leave-one-model-out", "leave-one-lineage-out", "bootstrap"]
 
 # Numbers held at once by a stack of resamples; larger stacks are worked through in parts.
 _STACK_CELLS = 4_000_000
@@ -119,11 +117,11 @@ def resample_pca(
     ----------
     table : ScoreTable
     factors : int
-    scheme : {"leave-one-model-out", "leave-one-lineage-out", "bootstrap"}
-        One draw for each model left out; for each family of base models left out; or `draws`
-        samples of the models with replacement.
+    scheme : {"leave-one-model-out", "leave-one-lineage-out", "bootstrap", "kfold"}
+        One draw for each model left out; for each family of base models left out; `draws` samples
+        of the models with replacement; or for each of `draws` folds of models left out.
     draws, seed : int
-        Of the bootstrap.
+        Of the bootstrap and of the folds.
     missing : {"complete", "em"}
 
     Returns
@@ -141,7 +139,8 @@ def resample_pca(
     """
     full = fit_pca(table, factors, missing=missing)
     cells = usable_cells(table, missing, "pearson")
-    weights, lineages = _resamples(table, cells.used, scheme, draws, seed)
+    resamples = draw_resamples(table, cells.used, scheme, draws, seed)
+    weights = resamples.counts.astype(float)
     parts = _resampled_components(cells, weights, missing, factors, full.stacked("loading")[0])
     notes = [*full.notes, *_resample_notes(parts, len(weights))]
     names = np.asarray(table.model_names, dtype=object)
@@ -153,7 +152,7 @@ def resample_pca(
         kind="resample",
         provenance=describe(
             table,
-            seed if scheme == "bootstrap" else None,
+            seed if scheme in ("bootstrap", "kfold") else None,
             {"factors": factors, "missing": missing, "scheme": scheme, "draws": draws},
         ),
         notes=tuple(notes),
@@ -161,7 +160,7 @@ def resample_pca(
             **full.extra,
             "scheme": scheme,
             "left_out": out,
-            "left_out_lineage": [f for f, keep in zip(lineages, parts.kept, strict=True) if keep],
+            "left_out_lineage": [f for f, keep in zip(resamples.lineages, parts.kept, strict=True) if keep],
         },
     )
 
@@ -260,34 +259,6 @@ def _resampled_components(
         kept.append(good)
         converged &= parts.converged
     return _Resampled(np.concatenate(loadings), np.concatenate(abilities), np.concatenate(kept), converged)
-
-
-def _resamples(
-    table: ScoreTable, used: np.ndarray, scheme: Scheme, draws: int, seed: int
-) -> tuple[np.ndarray, list[str | None]]:
-    """Weights (draw, model) of each resample, and the family it leaves out."""
-    chosen = np.flatnonzero(used)
-    if scheme == "leave-one-model-out":
-        weights = np.ones((len(chosen), len(used)))
-        weights[np.arange(len(chosen)), chosen] = 0
-        return weights * used, [None] * len(weights)
-    if scheme == "leave-one-lineage-out":
-        family = build_lineage(table.models).family_of(table.model_names)
-        names = list(dict.fromkeys(family[used]))
-        if len(names) < 2:
-            raise InputError(
-                f"leave-one-lineage-out needs two lineages, table '{table.name}' has one ('{names[0]}'); "
-                "give base_model and family in the models table, or leave one model out"
-            )
-        return np.array([(family != name) & used for name in names], dtype=float), list(names)
-    if scheme == "bootstrap":
-        counts = np.zeros((draws, len(used)))
-        share = np.full(len(chosen), 1 / len(chosen))
-        counts[:, chosen] = np.random.default_rng(seed).multinomial(len(chosen), share, size=draws)
-        return counts, [None] * draws
-    raise InputError(
-        f"scheme '{scheme}' is unknown; give 'leave-one-model-out', 'leave-one-lineage-out' or 'bootstrap'"
-    )
 
 
 def _resample_notes(parts: _Resampled, n_resamples: int) -> list[str]:
