@@ -19,6 +19,7 @@ from factorlab.inference.budgets import BudgetRegression, published_budgets
 from factorlab.inference.sensitivity import NOT_IN_DRAWS, REFIT
 from factorlab.inference.solution import FactorSolution
 from factorlab.plots.captions import CAPTIONS
+from factorlab.plots.modes import has_modes
 from factorlab.plots.style import language_name
 
 if TYPE_CHECKING:
@@ -294,6 +295,8 @@ def _checks(analysis: Analysis, every: bool) -> Named:
         yield "prior_sensitivity", _drawing("prior_sensitivity", partial(plots.prior_sensitivity, shown))
     if bayes.diagnostics is not None:
         yield "convergence", _drawing("convergence", partial(plots.convergence, bayes))
+    if has_modes(bayes):
+        yield "chain_modes", _drawing("chain_modes", partial(plots.chain_modes, bayes))
     yield "chain_ranks", _drawing("chain_ranks", partial(plots.chain_ranks, bayes))
 
 

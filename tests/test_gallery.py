@@ -46,6 +46,13 @@ def test_every_figure_can_be_drawn_and_has_a_caption(run):
         assert drawing.caption.endswith(".")
 
 
+def test_chains_that_found_several_solutions_have_a_figure_more():
+    run = small_run()
+    modes = {"modes": {"groups": [[1, 2], [3]]}}
+    disputed = replace(run, bayes=run.bayes.with_(extra={**run.bayes.extra, **modes}))
+    assert [name for name in figures(disputed) if name not in DEFAULT] == ["chain_modes"]
+
+
 def test_more_figures_on_request():
     asked = set(figures(small_run(), every=True)) - set(DEFAULT)
     assert asked == {"rho_difference_PC1_sw_zh", "lineage_contrasts_PC1"}

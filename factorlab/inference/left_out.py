@@ -29,6 +29,9 @@ import numpy as np
 
 from factorlab.inference.marginal import Cells, gram
 
+NEEDED = ("loading", "mean", "noise_sd", "pair_sd", "ability_mean", "root_sd", "step_sd")
+"""Names of the draws that a left-out density is computed from."""
+
 _BLOCK = 50
 """Draws that are in memory at once."""
 
@@ -48,24 +51,27 @@ class Kin(NamedTuple):
     shared: np.ndarray
 
 
-def kin(family_index: np.ndarray, step_path: np.ndarray, n_steps: int) -> tuple[Kin, ...]:
+def kin(node: np.ndarray, parent: np.ndarray) -> tuple[Kin, ...]:
     """Families by their size, with the steps that their members share.
 
     Parameters
     ----------
-    family_index : ndarray of int, (model,)
-    step_path : ndarray of int, (model, depth)
-        Steps passed on to each model, filled up with ``n_steps``.
-    n_steps : int
+    node : ndarray of int, (model,)
+        Where each model hangs on the tree of effects (`factorlab.inference.design.BudgetDesign`).
+    parent : ndarray of int, (node,)
+        Parent of each node of the tree; -1 for a family, the others are steps.
     """
-    place, size = np.unique(family_index, return_inverse=True, return_counts=True)[1:]
+    at, steps = np.asarray(node), []
+    while (parent[at] >= 0).any():
+        steps.append(np.where(parent[at] >= 0, at, -1))
+        at = np.where(parent[at] >= 0, parent[at], at)
+    path = np.stack(steps, axis=1) if steps else np.full((len(at), 1), -1)
+    place, size = np.unique(at, return_inverse=True, return_counts=True)[1:]
     out = []
     for n in np.unique(size):
         members = np.array([np.flatnonzero(place == f) for f in np.flatnonzero(size == n)])
-        path = step_path[members]
-        same = (path[:, :, None, :, None] == path[:, None, :, None, :]) & (path < n_steps)[
-            :, :, None, :, None
-        ]
+        own = path[members]
+        same = (own[:, :, None, :, None] == own[:, None, :, None, :]) & (own >= 0)[:, :, None, :, None]
         out.append(Kin(members, same.sum(axis=(3, 4)).astype(float)))
     return tuple(out)
 
@@ -83,10 +89,10 @@ def left_out_density(
     ----------
     cells : Cells
     values : mapping of str to ndarray, (chain, draw, ...)
-        ``loading``, ``mean``, ``ability_mean``, ``noise_sd``, all on the sampler's axes; where there are,
-        ``pair_sd``, and with families ``lineage``, ``root_sd`` and ``step_sd``.
+        ``loading``, ``mean``, ``noise_sd``, on the sampler's axes; where there are, ``pair_sd``,
+        ``ability_mean`` (B' x, without family effects), ``root_sd`` and ``step_sd``.
     families : tuple of Kin, optional
-        From `kin`; without them family effects are taken as drawn, and models are independent given a draw.
+        From `kin`; without them models are independent given a draw.
     most : int
         Draws of each chain that are used, evenly spaced.
 
@@ -97,21 +103,18 @@ def left_out_density(
     """
     n_chains, n_draws = values["loading"].shape[:2]
     n_models = len(cells.z)
-    if families is None or "lineage" not in values:
-        values = {name: array for name, array in values.items() if name != "lineage"}
+    if families is None:
+        values = {name: array for name, array in values.items() if name not in ("root_sd", "step_sd")}
         families = (Kin(np.arange(n_models)[:, None], np.zeros((n_models, 1, 1))),)
     keep = np.unique(np.linspace(0, n_draws - 1, min(most, n_draws)).astype(int))
     out = np.empty((n_chains, len(keep), n_models))
     for c in range(n_chains):
         for start in range(0, len(keep), _BLOCK):
             draws = keep[start : start + _BLOCK]
-            block = {name: array[c, draws] for name, array in values.items() if name in _USED}
+            block = {name: array[c, draws] for name, array in values.items() if name in NEEDED}
             for members, density in _block(cells, block, families):
                 out[c, start : start + len(draws), members.ravel()] = density.reshape(len(draws), -1).T
     return out
-
-
-_USED = ("loading", "mean", "ability_mean", "noise_sd", "pair_sd", "lineage", "root_sd", "step_sd")
 
 
 def _block(
@@ -119,11 +122,9 @@ def _block(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(members, density (draw, family, n)) of each size of family."""
     n_draws, _, n_factors = values["loading"].shape
-    center = values["ability_mean"] - values.get("lineage", 0.0)
-    precision, pull, base = _evidence(cells, values, center)
+    precision, pull, base = _evidence(cells, values)
     none = np.zeros(n_draws)
-    root = values.get("root_sd", none) ** 2 if "lineage" in values else none
-    step = values.get("step_sd", none) ** 2 if "lineage" in values else none
+    root, step = (values.get(name, none) ** 2 for name in ("root_sd", "step_sd"))
     for members, shared in families:
         n = members.shape[1]
         prior = root[:, None, None, None] + step[:, None, None, None] * shared + np.eye(n)
@@ -144,9 +145,7 @@ def _block(
         yield members, -0.5 * (base[:, members] + log_det - found + expected)
 
 
-def _evidence(
-    cells: Cells, values: dict[str, np.ndarray], center: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _evidence(cells: Cells, values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A_i (draw, model, factor, factor), b_i (draw, model, factor), and the part of log p(z_i) in neither."""
     n_draws, _, k = values["loading"].shape
     n_models = len(cells.z)
@@ -155,7 +154,9 @@ def _evidence(
     for d in range(n_draws):
         loading = values["loading"][d]
         pair_var = values["pair_sd"][d] ** 2 if "pair_sd" in values else np.zeros(cells.member.shape[1])
-        residual = cells.z - values["mean"][d] - center[d] @ loading.T
+        residual = cells.z - values["mean"][d]
+        if "ability_mean" in values:
+            residual = residual - values["ability_mean"][d] @ loading.T
         parts = gram(cells, loading, residual, values["noise_sd"][d] ** 2, pair_var, np)
         for i in range(k):
             pull[d, :, i] = parts.b[i]

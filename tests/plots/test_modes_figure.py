@@ -27,7 +27,7 @@ def told(n_benchmarks, apart=(1,), factors=2, seed=0):
 
 def words(figure):
     figure.savefig(io.BytesIO(), format="png", dpi=40)
-    return [t.get_text() for t in figure.findobj(Text) if t.get_text()]
+    return [" ".join(t.get_text().split()) for t in figure.findobj(Text) if t.get_text()]
 
 
 def test_bars_are_the_intervals_of_each_group(table):
