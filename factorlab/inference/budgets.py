@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 import xarray as xr
 from scipy.stats import norm, pearsonr, spearmanr
+from statsmodels.regression.linear_model import OLS
 
 from factorlab.errors import InputError
 from factorlab.inference.solution import FactorSolution
@@ -128,7 +128,7 @@ def two_step(
         method="two-step",
         table=_correlations(ability[known], budgets[known], level),
         slopes=slopes,
-        left_out=_left_out(table, budgets, known),
+        left_out=left_out(table, solution),
         notes=(*notes, *few),
     )
 
@@ -201,11 +201,11 @@ def clustered_slopes(
     nothing = Slope(*[np.nan] * 5)
     if n_models <= n_predictors + 1:
         return [nothing] * n_predictors
-    design = sm.add_constant(predictors, has_constant="add")
+    design = np.column_stack([np.ones(n_models), predictors])
     if np.linalg.matrix_rank(design) <= n_predictors:
         return [nothing] * n_predictors
     codes = pd.factorize(np.asarray(lineage, dtype=object))[0]
-    model = sm.OLS(ability, design)
+    model = OLS(ability, design)
     if codes.max() < 1:
         return [nothing._replace(estimate=float(value)) for value in model.fit().params[1:]]
     fit = model.fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
@@ -276,8 +276,10 @@ def _slopes(
     return pd.DataFrame(rows, columns=["factor", "predictor", *_SLOPE_COLUMNS]), notes
 
 
-def _left_out(table: ScoreTable, budgets: pd.DataFrame, known: np.ndarray) -> pd.DataFrame:
-    """Models that do not enter, a row per budget and model, with the reason."""
+def left_out(table: ScoreTable, solution: FactorSolution) -> pd.DataFrame:
+    """Models that do not enter: columns ``budget, model, reason``, a row per budget and model."""
+    budgets = published_budgets(table)
+    known = np.isfinite(_abilities(table, solution).to_numpy()).all(axis=1)
     models = table.scored_models
     rows = []
     for budget in map(str, budgets.columns):

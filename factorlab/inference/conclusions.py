@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -150,17 +150,19 @@ def _budgets(first: Side, second: Side, factors: pd.DataFrame) -> Iterator[Row]:
     if first.budgets is None or second.budgets is None:
         return
     keys = ["factor", "budget", "form"]
-    one = first.budgets.table.set_index(keys).sort_index()
-    two = second.budgets.table.set_index(keys).sort_index()
+    one, two = (
+        {tuple(row[key] for key in keys): row for row in budgets.table.to_dict("records")}
+        for budgets in (first.budgets, second.budgets)
+    )
     forms = _forms(first.budgets, second.budgets)
     for _, match in factors.iterrows():
         for budget in dict.fromkeys(first.budgets.table["budget"]):
             for form, other in forms:
                 here, there = (match["factor"], budget, form), (match["second_factor"], budget, other)
-                if here not in one.index or there not in two.index:
+                if here not in one or there not in two:
                     continue
-                a = _correlation(one.loc[[here]].iloc[0], 1.0)
-                b = _correlation(two.loc[[there]].iloc[0], float(match["sign"]))
+                a = _correlation(one[here], 1.0)
+                b = _correlation(two[there], float(match["sign"]))
                 if not np.isfinite([*a, *b]).all() or _verdict(a) == _verdict(b):
                     continue
                 text = (
@@ -189,7 +191,7 @@ def _form(form: str) -> str:
     return form.replace("_", " ")
 
 
-def _correlation(row: pd.Series, sign: float) -> tuple[float, float, float]:
+def _correlation(row: Mapping[Any, Any], sign: float) -> tuple[float, float, float]:
     """Median and interval, turned where the second's factor was."""
     low, high = sorted((sign * float(row["lower"]), sign * float(row["upper"])))
     return sign * float(row["median"]), low, high

@@ -19,7 +19,14 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from factorlab.errors import InputError
-from factorlab.inference.budgets import SLOPE_UNIT, BudgetRegression, Predictors, published_budgets, two_step
+from factorlab.inference.budgets import (
+    SLOPE_UNIT,
+    BudgetRegression,
+    Predictors,
+    left_out,
+    published_budgets,
+    two_step,
+)
 from factorlab.inference.convergence import ESS_GOAL, RHAT_GOAL
 from factorlab.inference.sampling import convergence
 from factorlab.inference.solution import FactorSolution
@@ -117,17 +124,19 @@ def joint(table: ScoreTable, solution: FactorSolution, *, level: float = 0.94) -
     for a, b in combinations([name for name in spreads if name != "total" and (name, "at_hand") in rho], 2):
         rho[f"{b} - {a}", "difference"] = rho[b, "at_hand"] - rho[a, "at_hand"]
     count = {budget: int(spread.published.sum()) for budget, spread in spreads.items()}
-    rows = [
-        _row(solution.factors[k], budget, form, values[:, k], shape, level, _n(budget, form, count, table))
-        for (budget, form), values in rho.items()
-        for k in range(len(solution.factors))
-    ]
-    result = pd.DataFrame(rows)
+    keys = pd.DataFrame(
+        [
+            {"factor": factor, "budget": budget, "form": form, "n": _n(budget, form, count, table)}
+            for budget, form in rho
+            for factor in solution.factors
+        ]
+    )
+    result = _described(keys, np.concatenate(list(rho.values()), axis=1), shape, level)
     return BudgetRegression(
         method="joint",
         table=result,
         slopes=_slopes(solution, level),
-        left_out=two_step(table, solution, level=level).left_out,
+        left_out=left_out(table, solution),
         draws=_labelled(rho, shape, solution),
         notes=tuple(_notes(result, solution, spreads)),
         contrasts=contrasts(table, solution, level),
@@ -164,7 +173,7 @@ def _all_rho(table: ScoreTable, solution: FactorSolution, spreads: dict[str, Spr
             continue
         ability, x = spread.ability[:, known], spread.budget[:, known]
         yield budget, "at_hand", correlate(ability, x)
-        yield budget, "spearman", correlate(rankdata(ability, axis=1), rankdata(x, axis=1))
+        yield budget, "spearman", correlate(ranks(ability), ranks(x))
         if budget == "total":
             continue
         if np.isfinite(spread.floored).all():
@@ -182,6 +191,18 @@ def correlate(ability: np.ndarray, x: np.ndarray) -> np.ndarray:
     cov = np.einsum("dmk,dm->dk", a, b)
     with np.errstate(invalid="ignore", divide="ignore"):
         return cov / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1)[:, None])
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks over models, (draw, model, ...) -> the same; ties share their mean rank."""
+    order = np.argsort(values, axis=1)
+    ordered = np.take_along_axis(values, order, axis=1)
+    if not (ordered[:, 1:] > ordered[:, :-1]).all():
+        return rankdata(values, axis=1)
+    out = np.empty(values.shape)
+    place = np.arange(1.0, values.shape[1] + 1).reshape(1, -1, *[1] * (values.ndim - 2))
+    np.put_along_axis(out, order, place, axis=1)
+    return out
 
 
 def population_rho(solution: FactorSolution, language: str, published: np.ndarray) -> np.ndarray:
@@ -280,19 +301,17 @@ def _n(budget: str, form: str, count: dict[str, int], table: ScoreTable) -> int:
     return count[budget]
 
 
-def _row(
-    factor: str, budget: str, form: str, values: np.ndarray, shape: tuple[int, int], level: float, n: int
-) -> dict[str, object]:
+def _described(keys: pd.DataFrame, values: np.ndarray, shape: tuple[int, int], level: float) -> pd.DataFrame:
+    """What the draws (draw, quantity) say of each correlation, a row a quantity as in `keys`."""
     tail = (1 - level) / 2
-    lower, median, upper = np.quantile(values, [tail, 0.5, 1 - tail])
-    measured = convergence(values.reshape(*shape, 1))
-    return {
-        "factor": factor, "budget": budget, "form": form,
-        "mean": float(values.mean()), "median": float(median),
-        "lower": float(lower), "upper": float(upper), "level": level, "n": n,
-        "prob_positive": float((values > 0).mean()), "rhat": float(measured.rhat[0]),
-        "ess_bulk": float(measured.ess_bulk[0]), "ess_tail": float(measured.ess_tail[0]),
-    }  # fmt: skip
+    lower, median, upper = np.quantile(values, [tail, 0.5, 1 - tail], axis=0)
+    measured = convergence(values.reshape(*shape, -1))
+    columns = ["factor", "budget", "form", "mean", "median", "lower", "upper", "level", "n", "prob_positive"]
+    return keys.assign(
+        mean=np.ascontiguousarray(values.T).mean(axis=1), median=median, lower=lower, upper=upper,
+        level=level, prob_positive=(values > 0).mean(axis=0),
+        rhat=measured.rhat, ess_bulk=measured.ess_bulk, ess_tail=measured.ess_tail,
+    )[[*columns, "rhat", "ess_bulk", "ess_tail"]]  # fmt: skip
 
 
 def _slopes(solution: FactorSolution, level: float) -> pd.DataFrame:

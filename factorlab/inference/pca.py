@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from sklearn.decomposition import PCA
 
 from factorlab.errors import InputError
 from factorlab.inference.identify import fix_signs, match, take_factors
@@ -275,8 +274,8 @@ def _resample_notes(parts: _Resampled, n_resamples: int) -> list[str]:
 
 def _components_of_rows(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues (component,) and eigenvectors (benchmark, component) of standardised rows."""
-    fitted = PCA(svd_solver="full").fit(z)
-    return fitted.explained_variance_ * (len(z) - 1) / len(z), fitted.components_.T
+    _, singular, components = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
+    return singular**2 / len(z), components.T
 
 
 def _components_of_correlations(correlation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -117,9 +117,10 @@ def prior_sensitivity(
     values = np.stack([item.values for item in items], axis=-1)
     bulk = convergence(values).ess_bulk
     flat = values.reshape(-1, len(items))
+    order = np.argsort(flat, axis=0)
     even = np.full(len(flat), 1 / len(flat))
-    fitted = _summary(flat, even, level)
-    fit = _Fit(items, flat, fitted, bulk, level)
+    fitted = _summary(flat, order, even, level)
+    fit = _Fit(items, flat, order, fitted, bulk, level)
     rows = [_rows(fit, AS_FITTED, None, fitted, bulk, np.nan, AS_FITTED)]
     for name, factors in asked.items():
         for factor in factors if name in priors else ():
@@ -128,10 +129,11 @@ def prior_sensitivity(
 
 
 class _Fit(NamedTuple):
-    """Quantities as fitted: draws (draw, quantity), `_summary`, bulk effective sample size."""
+    """Quantities as fitted: draws (draw, quantity), their order, `_summary`, bulk effective sample size."""
 
     items: list[Quantity]
     flat: np.ndarray
+    order: np.ndarray
     fitted: np.ndarray
     bulk: np.ndarray
     level: float
@@ -156,7 +158,7 @@ def _change(
         return [_rows(fit, setting, (name, value), nothing, nothing[0], np.nan, NOT_IN_DRAWS)]
     weights, khat = smooth_weights(log_weights)
     ess = fit.bulk / (len(weights) * (weights**2).sum())
-    shown = _summary(fit.flat, weights, fit.level)
+    shown = _summary(fit.flat, fit.order, weights, fit.level)
     rows = [_rows(fit, setting, (name, value), shown, ess, khat, None)]
     if milder and rows[0]["verdict"].eq(REFIT).any():
         rows += _change(solution, priors, fit, name, factor**0.5, milder=False)
@@ -314,16 +316,16 @@ def _priors(solution: FactorSolution, regression: BudgetRegression, level: float
     return settings["priors"]
 
 
-def _summary(values: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
-    """Weighted mean, median, lower, upper, sd: (5, quantity); values (draw, quantity)."""
+def _summary(values: np.ndarray, order: np.ndarray, weights: np.ndarray, level: float) -> np.ndarray:
+    """Weighted mean, median, lower, upper, sd: (5, quantity); values and their order (draw, quantity)."""
     tail = (1 - level) / 2
     mean = weights @ values
     sd = np.sqrt(weights @ (values - mean) ** 2)
     quantiles = np.empty((3, values.shape[1]))
     for q in range(values.shape[1]):
-        order = np.argsort(values[:, q])
-        reached = np.cumsum(weights[order]) - 0.5 * weights[order]
-        quantiles[:, q] = np.interp([0.5, tail, 1 - tail], reached, values[order, q])
+        sorted_weights = weights[order[:, q]]
+        reached = np.cumsum(sorted_weights) - 0.5 * sorted_weights
+        quantiles[:, q] = np.interp([0.5, tail, 1 - tail], reached, values[order[:, q], q])
     return np.vstack([mean, quantiles, sd])
 
 

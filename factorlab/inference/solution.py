@@ -161,7 +161,8 @@ class FactorSolution:
         dims = [str(d) for d in array.dims if d not in ("chain", "draw")]
         values = self.stacked(name)
         tail = (1 - level) / 2
-        lower, median, upper = np.nanquantile(values, [tail, 0.5, 1 - tail], axis=0)
+        quantile = np.nanquantile if np.isnan(values).any() else np.quantile  # equal, but 5 times slower
+        lower, median, upper = quantile(values, [tail, 0.5, 1 - tail], axis=0)
         index = pd.MultiIndex.from_product([array[d].values for d in dims], names=dims)
         return pd.DataFrame(
             {
@@ -209,7 +210,7 @@ class FactorSolution:
             )
         name = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            compress = {v: {"zlib": True, "complevel": 4} for v in posterior.data_vars}
+            compress = {v: {"zlib": True, "complevel": 1} for v in posterior.data_vars}  # 4: 0.6 % less
             posterior.to_netcdf(name, mode="w", group="posterior", engine="h5netcdf", encoding=compress)
             self.constants.to_netcdf(name, mode="a", group="constant_data", engine="h5netcdf")
             os.replace(name, target)

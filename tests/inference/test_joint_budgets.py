@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from factorlab.errors import InputError
 from factorlab.inference.budgets import published_budgets
@@ -13,6 +14,7 @@ from factorlab.inference.joint_budgets import (
     fit_budgets,
     joint,
     population_rho,
+    ranks,
     within_families,
 )
 from factorlab.inference.pca import fit_pca
@@ -26,6 +28,13 @@ def test_correlate_is_numpy_draw_by_draw():
     for d in range(5):
         for k in range(2):
             assert out[d, k] == pytest.approx(np.corrcoef(ability[d, :, k], x[d])[0, 1])
+
+
+@pytest.mark.parametrize("shape", [(50, 7), (50, 7, 3)])
+def test_ranks_are_scipys_with_and_without_ties(shape):
+    values = np.random.default_rng(0).normal(size=shape)
+    for x in (values, np.round(values, 1)):
+        assert np.array_equal(ranks(x), rankdata(x, axis=1))
 
 
 def test_partial_correlation_is_that_of_residuals():

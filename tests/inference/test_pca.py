@@ -63,6 +63,15 @@ def test_eigenvalues_are_those_of_the_correlation_matrix(table):
     np.testing.assert_allclose(fl.fit_pca(table).extra["eigenvalues"], expected, atol=1e-10)
 
 
+def test_components_are_those_of_scikit_learn(table):
+    sklearn = pytest.importorskip("sklearn.decomposition")
+    z = table.standardised().z
+    theirs = sklearn.PCA(svd_solver="full").fit(z)
+    ours = fit_pca(table, 3)
+    np.testing.assert_allclose(ours.extra["eigenvalues"], theirs.explained_variance_ * (len(z) - 1) / len(z))
+    np.testing.assert_allclose(np.abs(ours.unit_loadings()[0].T), np.abs(theirs.components_[:3]), atol=1e-12)
+
+
 def test_spearman_is_pca_of_ranks(table):
     solution = fl.fit_pca(table, 3, correlation="spearman")
     expected = np.linalg.eigvalsh(np.corrcoef(rankdata(table.scores, axis=0), rowvar=False))[::-1]
