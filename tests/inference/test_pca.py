@@ -67,7 +67,7 @@ def test_components_are_those_of_scikit_learn(table):
     sklearn = pytest.importorskip("sklearn.decomposition")
     z = table.standardised().z
     theirs = sklearn.PCA(svd_solver="full").fit(z)
-    ours = factorlab.fit_pca(table, 3)
+    ours = fl.fit_pca(table, 3)
     np.testing.assert_allclose(ours.extra["eigenvalues"], theirs.explained_variance_ * (len(z) - 1) / len(z))
     np.testing.assert_allclose(np.abs(ours.unit_loadings()[0].T), np.abs(theirs.components_[:3]), atol=1e-12)
 
