@@ -17,7 +17,7 @@ from factorlab.inference.compare import Comparison, compare
 from factorlab.inference.joint_budgets import fit_budgets
 from factorlab.inference.ml import fit_ml
 from factorlab.inference.pca import Scheme, declared_anchors, fit_pca, resample_pca
-from factorlab.inference.sampling import Progress
+from factorlab.inference.sampling import Progress, silent
 from factorlab.inference.scree import ParallelAnalysis, parallel_analysis
 from factorlab.inference.sensitivity import prior_sensitivity
 from factorlab.inference.solution import FactorSolution
@@ -111,7 +111,7 @@ def analyse(
     """
     chosen = options or FitOptions()
     _check_size(table, chosen)
-    tell = progress or (lambda stage, done, total: None)
+    tell = progress or silent
     clock = _Clock()
     fitted = Analysis(table, chosen, check(table))
     fitted = _with_counts(fitted, tell)
@@ -136,7 +136,7 @@ def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
     fitted : Analysis
         With its solutions in place, e.g. as read from a run folder.
     """
-    tell = progress or (lambda stage, done, total: None)
+    tell = progress or silent
     tell("regressions and comparison", 0, 0)
     table, level = fitted.table, fitted.options.level
     notes = list(fitted.notes)
@@ -289,9 +289,15 @@ def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
     if factors == "auto":
         from factorlab.inference.choose import choose_factors
 
-        tell("number of factors by held-out cells", 0, 0)
         count = choose_factors(
-            table, method="bayes", seed=options.seed, pairs=options.pairs, priors=options.priors
+            table,
+            method="bayes",
+            seed=options.seed,
+            pairs=options.pairs,
+            priors=options.priors,
+            workers=options.workers,
+            cluster=options.cluster,
+            progress=tell,
         )
         factors = count.chosen
         notes.append(
@@ -309,6 +315,8 @@ def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
             draws=options.draws,
             tune=options.tune,
             chains=options.chains,
+            max_draws=options.max_draws,
+            max_seconds=options.max_seconds,
             cores=options.cores,
             seed=options.seed,
             progress=tell,

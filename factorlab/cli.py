@@ -158,6 +158,76 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
         sys.exit(STRICT_EXIT)
 
 
+_MODEL_OPTIONS = (
+    click.option(
+        "--budget",
+        type=click.Choice(["separate", "product", "none"]),
+        default="separate",
+        show_default=True,
+        help="Regression on log N and log D of each language, on log(N D), or none.",
+    ),
+    click.option(
+        "--orient",
+        type=click.Choice(["procrustes", "principal", "varimax", "promax"]),
+        default="procrustes",
+        show_default=True,
+        help="Axes of the posterior draws.",
+    ),
+    click.option(
+        "--rotation",
+        type=click.Choice(["none", "varimax", "promax"]),
+        default="none",
+        show_default=True,
+        help="Rotation of the maximum-likelihood solution.",
+    ),
+    click.option(
+        "--convention",
+        type=click.Choice(["psych", "stats"]),
+        default="psych",
+        show_default=True,
+        help="Which of the two rotations called promax.",
+    ),
+    click.option(
+        "--missing",
+        type=click.Choice(["em", "complete"]),
+        default="em",
+        show_default=True,
+        help="Missing cells in PCA and ML: estimated by EM, or complete models only.",
+    ),
+    click.option(
+        "--pairs/--no-pairs",
+        default=True,
+        show_default=True,
+        help="A factor for benchmarks that share items.",
+    ),
+    click.option(
+        "--level", type=float, default=0.94, show_default=True, help="Probability of the intervals."
+    ),
+    click.option("--priors", type=FILE, help="TOML file of priors."),
+    click.option(
+        "--draws",
+        type=int,
+        default=500,
+        show_default=True,
+        help="Draws of each chain before convergence is first checked; more follow until it holds.",
+    ),
+    click.option("--tune", type=int, default=500, show_default=True, help="Warm-up draws of each chain."),
+    click.option(
+        "--max-draws", type=int, default=10_000, show_default=True, help="Draws of each chain at most."
+    ),
+    click.option("--max-seconds", type=float, help="Seconds of sampling at most."),
+    click.option("--chains", type=int, default=4, show_default=True, help="Chains."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers."),
+)
+
+
+def model_options(function: F) -> F:
+    """The options of the models themselves."""
+    for option in reversed(_MODEL_OPTIONS):
+        function = option(function)
+    return function
+
+
 @main.command()
 @click.argument("table", type=FILE)
 @table_options
@@ -171,55 +241,14 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
     show_default=True,
     help="What to fit.",
 )
-@click.option(
-    "--budget",
-    type=click.Choice(["separate", "product", "none"]),
-    default="separate",
-    show_default=True,
-    help="Regression on log N and log D of each language, on log(N D), or none.",
-)
-@click.option(
-    "--orient",
-    type=click.Choice(["procrustes", "principal", "varimax", "promax"]),
-    default="procrustes",
-    show_default=True,
-    help="Axes of the posterior draws.",
-)
-@click.option(
-    "--rotation",
-    type=click.Choice(["none", "varimax", "promax"]),
-    default="none",
-    show_default=True,
-    help="Rotation of the maximum-likelihood solution.",
-)
-@click.option(
-    "--convention",
-    type=click.Choice(["psych", "stats"]),
-    default="psych",
-    show_default=True,
-    help="Which of the two rotations called promax.",
-)
-@click.option(
-    "--missing",
-    type=click.Choice(["em", "complete"]),
-    default="em",
-    show_default=True,
-    help="Missing cells in PCA and ML: estimated by EM, or complete models only.",
-)
-@click.option(
-    "--pairs/--no-pairs", default=True, show_default=True, help="A factor for benchmarks that share items."
-)
-@click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
-@click.option("--priors", type=FILE, help="TOML file of priors.")
+@model_options
 @click.option(
     "--anchor", multiple=True, metavar="PCk=BENCHMARK", help="Benchmark that is positive on a factor."
 )
-@click.option("--draws", type=int, default=1000, show_default=True, help="Kept draws of each chain.")
-@click.option("--tune", type=int, default=1000, show_default=True, help="Warm-up draws of each chain.")
-@click.option("--chains", type=int, default=4, show_default=True, help="Chains.")
 @click.option("--cores", type=int, help="Chains at once; default: the machine's cores.")
+@click.option("--workers", type=int, help="Fits at once with --factors auto; default: the machine's cores.")
+@click.option("--cluster", metavar="URL", help="Where those run: dask://host:port or ray://host:port.")
 @click.option("--resamples", type=int, default=500, show_default=True, help="Bootstrap draws of PCA.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option(
     "--page/--no-page", default=True, show_default=True, help="Draw the figures and write report.html."
 )
@@ -285,6 +314,96 @@ _READING = (
     "models", "benchmarks", "model_column", "columns", "ignore", "drop", "duplicates", "require_se",
     "models_where",
 )  # fmt: skip
+
+
+@main.command(name="refit")
+@click.argument("table", type=FILE)
+@table_options
+@click.option(
+    "--scheme",
+    type=click.Choice(["leave-one-model-out", "leave-one-lineage-out", "bootstrap", "kfold"]),
+    default="leave-one-model-out",
+    show_default=True,
+    help="Whom each refit leaves out, or draws again.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "ml", "bayes"]),
+    default="pca",
+    show_default=True,
+    help="What to fit again.",
+)
+@click.option("--factors", type=int, default=4, show_default=True, metavar="K", help="Number of factors.")
+@click.option("--fits", type=int, help="Bootstrap samples (default 200) or folds (default 10).")
+@click.option("--workers", type=int, help="Fits at once; default: the machine's cores, or all of a cluster.")
+@click.option("--cluster", metavar="URL", help="Where the fits run: dask://host:port or ray://host:port.")
+@click.option("--out", type=FILE, help="Folder; default: <table name>.refit here.")
+@click.option("--force", is_flag=True, help="Replace a folder of refits; its finished fits are used again.")
+@model_options
+@click.option("--strict", is_flag=True, help="Exit with 3 when a refit failed or did not converge.")
+@click.option("--json", "as_json", is_flag=True, help="Print refit.json instead of a table.")
+@click.option("--quiet", is_flag=True, help="No progress display.")
+@click.pass_context
+def refit_verb(
+    ctx: click.Context,
+    table: Path,
+    scheme: str,
+    fits: int | None,
+    out: Path | None,
+    force: bool,
+    orient: str,
+    priors: Path | None,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+    **rest: Any,
+) -> None:
+    """Fit one method again with models left out or drawn again; write how far its results move.
+
+    The folder holds summary.csv (a row a refit and factor), headlines.csv (a row a number), refits.nc,
+    a figure, and every finished fit: an interrupted or failed call goes on where it stopped.
+    """
+    reading = {name: rest.pop(name) for name in _READING}
+    from factorlab.inference.priors import Priors, read_priors
+    from factorlab.options import FitOptions
+    from factorlab.refit_folder import MARK, partial_folder, refit_into
+
+    options = FitOptions(
+        orientation=orient,  # type: ignore[arg-type]
+        priors=read_priors(priors) if priors is not None else Priors(),
+        **rest,
+    )
+    scores = _read(table, **reading)
+    target = out if out is not None else Path(f"{scores.name}.refit")
+    from factorlab.console import Display, show_refits
+
+    try:
+        with Display(silent=quiet) as progress:
+            refits = refit_into(
+                scores,
+                scheme,  # type: ignore[arg-type]
+                options,
+                target,
+                fits=fits,
+                force=force,
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        kept = partial_folder(target)
+        what = (
+            f"finished fits are kept in {kept}; the same command goes on" if kept.is_dir() else "nothing kept"
+        )
+        click.echo(f"Interrupted: {what}.", err=True)
+        ctx.exit(INTERRUPTED_EXIT)
+    if as_json:
+        click.echo((target / MARK).read_text(encoding="utf-8"), nl=False)
+    else:
+        from rich.console import Console
+
+        show_refits(refits, Console(highlight=False))
+        click.echo(f"Wrote {target}/")
+    if strict and refits.problems:
+        sys.exit(STRICT_EXIT)
 
 
 @main.command()

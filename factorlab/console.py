@@ -24,6 +24,7 @@ from rich.text import Text
 from factorlab.analysis import Analysis
 from factorlab.inference.budgets import BudgetRegression
 from factorlab.inference.compare import Comparison
+from factorlab.refits import Refits
 
 QUIET_SECONDS = 10.0
 """Without a terminal a line is written at each new stage, and this often within one."""
@@ -43,7 +44,7 @@ class Display:
         self._silent = silent
         self._bar: Progress | None = None
         self._task: Any = None
-        self._stage = ""
+        self._stage = self._detail = ""
         self._began = self._last = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -66,7 +67,7 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None:
         if self._silent:
             return
         if self._bar is not None:
@@ -74,16 +75,16 @@ class Display:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
                 self._task = self._bar.add_task(stage, total=total or None)
-            self._bar.update(self._task, completed=done)
+            text = f"{stage} ({detail})" if detail else stage
+            self._bar.update(self._task, completed=done, total=total or None, description=text)
         else:
-            self._line(stage, done, total)
-        self._stage = stage
+            self._line(stage, done, total, detail)
+        self._stage, self._detail = stage, detail
 
-    def _line(self, stage: str, done: int, total: int) -> None:
+    def _line(self, stage: str, done: int, total: int, detail: str) -> None:
         now = time.monotonic()
-        if stage == self._stage and now - self._last < QUIET_SECONDS and done < total:
-            return
-        if stage == self._stage and not total:
+        known = stage == self._stage and detail == self._detail
+        if known and (not total or (now - self._last < QUIET_SECONDS and done < total)):
             return
         if stage != self._stage:
             self._began = now
@@ -94,6 +95,7 @@ class Display:
             known = done < total and spent >= QUIET_SECONDS  # before that an estimate means nothing
             text = f"{stage}: {done} of {total}"
             text += f", about {spent * (total - done) / done:.0f} s left" if known else ""
+        text += f" ({detail})" if detail else ""
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
@@ -200,6 +202,37 @@ def _show_state(analysis: Analysis, console: Console) -> None:
     if len(analysis.warnings) > MOST_WARNINGS:
         rest = len(analysis.warnings) - MOST_WARNINGS
         console.print(f"! and {rest} more: 'warnings' in summary.json, and the page")
+
+
+def show_refits(refits: Refits, console: Console) -> None:
+    """Print how far each headline moves, and what failed."""
+    units = len(refits.solution.extra["units"])
+    again = f", {refits.reused} fits kept from before" if refits.reused else ""
+    console.print(
+        f"[bold]{refits.table.name}[/bold]: {units} refits, {refits.scheme}, {refits.options.method}{again}"
+    )
+    rows = refits.headlines[refits.headlines["form"] != "share"]
+    rows = rows[rows["factor"].isin(list(dict.fromkeys(rows["factor"]))[:2])]
+    out = _table("rho over the refits (all numbers: headlines.csv)")
+    for name in ("", "moved most by"):
+        out.add_column(name, no_wrap=not name)
+    for name in ("whole table", "lowest", "highest", "se"):
+        out.add_column(name, justify="right", no_wrap=True)
+    for _, row in rows.iterrows():
+        whole = f"{row['whole']:.3f} [{row['lower']:.2f}, {row['upper']:.2f}]"
+        numbers = [f"{row[name]:.3f}" for name in ("lowest", "highest", "se")]
+        out.add_row(Text(row["headline"]), Text(str(row["moved_most_by"]).removeprefix("without ")), Text(whole), *numbers)
+    if len(rows):
+        console.print(out)
+    least = refits.summary.groupby("factor", sort=False)["congruence"].min()
+    console.print(
+        "Least congruence of the loadings with the whole table's: "
+        + ", ".join(f"{factor} {value:.3f}" for factor, value in least.items())
+    )
+    for sentence in refits.problems:
+        console.print(Text(f"! {sentence}", style="red"))
+    for sentence in refits.notes[:MOST_WARNINGS]:
+        console.print(Text(f"! {sentence}", style="yellow"))
 
 
 def show_comparison(result: Comparison, console: Console) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from factorlab.cluster import parse_address
 from factorlab.errors import InputError
 from factorlab.inference.orientation import Orientation
 from factorlab.inference.priors import Priors
@@ -33,7 +34,16 @@ class FitOptions:
     pairs : bool
     level : float
     draws, tune, chains : int
+        Draws of each chain before convergence is first checked, warm-up draws, chains.
+    max_draws : int
+        Draws of each chain after which sampling stops in any case.
+    max_seconds : float or None
+        Seconds of sampling after which it stops in any case.
     cores : int or None
+    workers : int or None
+        Fits at once where there are many of them (held-out cells).
+    cluster : str or None
+        Where those run: ``dask://host:port`` or ``ray://host:port``.
     resamples : int
         Bootstrap draws of PCA.
     priors : Priors
@@ -49,10 +59,14 @@ class FitOptions:
     missing: Literal["em", "complete"] = "em"
     pairs: bool = True
     level: float = 0.94
-    draws: int = 1000
-    tune: int = 1000
+    draws: int = 500
+    tune: int = 500
     chains: int = 4
+    max_draws: int = 10_000
+    max_seconds: float | None = None
     cores: int | None = None
+    workers: int | None = None
+    cluster: str | None = None
     resamples: int = 500
     priors: Priors = field(default_factory=Priors)
     seed: int = 0
@@ -64,11 +78,15 @@ class FitOptions:
             )
         if self.factors != "auto" and self.factors < 1:
             raise InputError(f"{self.factors} factors asked for; give 1 or more, or auto")
-        for name in ("draws", "tune", "chains", "resamples"):
+        for name in ("draws", "tune", "chains", "resamples", "max_draws"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give 1 or more")
-        if self.cores is not None and self.cores < 1:
-            raise InputError(f"cores is {self.cores}; give 1 or more, or leave it out")
+        for name in ("cores", "workers"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InputError(f"{name} is {number}; give 1 or more, or leave it out")
+        if self.cluster is not None:
+            parse_address(self.cluster)
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}; give 0 or more")
 

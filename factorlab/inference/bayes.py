@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from threadpoolctl import threadpool_limits
 
-from factorlab.inference.convergence import diagnose
+from factorlab.inference.convergence import diagnose, problems
+from factorlab.inference.density import Density, compile_density, constrain
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
-from factorlab.inference.marginal import draw_abilities
+from factorlab.inference.kernel import draw_latents
 from factorlab.inference.model import BudgetForm, ModelInputs, build_model, model_inputs, predictor_scale
 from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, orient, whiten
 from factorlab.inference.pca import fit_pca
 from factorlab.inference.priors import Priors
 from factorlab.inference.provenance import describe
-from factorlab.inference.sampling import Progress, Sample, sample
-from factorlab.inference.solution import FactorSolution, label_draws
+from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent
+from factorlab.inference.solution import Diagnostics, FactorSolution, label_draws
 from factorlab.scores import ScoreTable
 
 IDENTIFIED = 0.8
 """An axis counts as identified when the median |cosine| of the draws' principal axis is above this
 both with the posterior's typical axis and with the PCA axis that gives it its name."""
+
+MOST_ABILITIES = 2**24
+"""Abilities (draws x models x factors) kept at most, 128 MiB; of more draws every n-th is kept."""
 
 
 def fit_bayes(
@@ -37,14 +42,16 @@ def fit_bayes(
     orientation: Orientation = "procrustes",
     languages: Sequence[str] | None = None,
     priors: Priors | None = None,
-    draws: int = 1000,
-    tune: int = 1000,
+    draws: int = 500,
+    tune: int = 500,
     chains: int = 4,
+    max_draws: int = 10_000,
+    max_seconds: float | None = None,
     cores: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> FactorSolution:
-    """Sample the Bayesian factor model and orient its draws.
+    """Sample the Bayesian factor model until its draws will do, and orient them.
 
     Parameters
     ----------
@@ -60,7 +67,15 @@ def fit_bayes(
         Languages whose budgets are predictors; all of the table's when not given.
     priors : Priors, optional
     draws, tune, chains : int
+        Draws of each chain before convergence is first checked, warm-up draws, chains.
+    max_draws : int
+        Sampling goes on until R-hat <= 1.01 and effective sample sizes >= 400 hold for all that
+        `factorlab.inference.convergence.diagnose` counts, but for at most this many draws a chain; what
+        then falls short is told in the diagnostics. Give it equal to ``draws`` for a fixed length.
+    max_seconds : float, optional
+        Limit of the sampling time, in seconds.
     cores : int, optional
+        Chains that run at once; fewer than ``chains`` fixes the length at ``draws``.
     seed : int
         The same seed gives the same draws up to Monte Carlo error, not bit for bit.
     progress : callable, optional
@@ -75,74 +90,159 @@ def fit_bayes(
         language) in log10 billions, ``predictor_log10`` (chain, draw,
         model, predictor; log10, up to a constant), ``axis_cosine``, ``axis_cosine_pca`` and
         ``axis_eigenvalue`` (chain, draw, factor), and the standard deviations of the hierarchy.
+        ``extra`` tells why sampling stopped (``stopped``), gradient evaluations and seconds.
 
     Raises
     ------
     InputError
         When the table is too small for K factors.
     KeyboardInterrupt
-        When interrupted while sampling; nothing is kept.
+        When interrupted before there are 50 draws a chain; later what was drawn is returned, and
+        ``extra["stopped"]`` is "interrupted".
     """
     began = time.perf_counter()
     p = priors or Priors()
     inputs = model_inputs(table, factors, p, budget=budget, pairs=pairs, languages=languages)
-    reference = reference_loadings(table, factors)
-    tell = progress or (lambda stage, done, total: None)
-    drawn = sample(
-        build_model(inputs, p), draws=draws, tune=tune, chains=chains, cores=cores, seed=seed, progress=tell
-    )
-    tell("turning draws to common axes", 0, 0)
-    raw_ability = _abilities(inputs, drawn, seed)
-    oriented, axis = _orient(drawn, raw_ability, reference, orientation)
-    labelled = _label(table, inputs, drawn, oriented, axis, (chains, draws))
-    stay = _staying(oriented, axis, orientation)
-    identified = [bool(value > IDENTIFIED) for value in stay.min(axis=0)]
-    tell("checking convergence", 0, 0)
-    diagnostics = diagnose(labelled, drawn.divergences, identified)
+    tell = progress or silent
+    tell("compiling the model", 0, 0)
+    with threadpool_limits(limits=1, user_api="blas"):  # matrices this small are slower on several threads
+        density = compile_density(build_model(inputs, p))
+        work = _Posterior(table, inputs, density, reference_loadings(table, factors), orientation, seed)
+        compiled = time.perf_counter()
+        drawn = sample(
+            density,
+            Length(draws, max_draws, max_seconds, tune),
+            chains=chains,
+            cores=cores,
+            seed=seed,
+            standing=work.standing,
+            progress=tell,
+        )
+        tell("turning draws to common axes", 0, 0)
+        found = work.judge(drawn.points, drawn.divergences)
     standard = table.standardised()
     settings = {
         "factors": factors, "budget": inputs.budget if inputs.regresses else "none",
         "pairs": bool(inputs.groups),
-        "orientation": orientation, "draws": draws, "tune": tune, "chains": chains, "priors": asdict(p),
+        "orientation": orientation, "draws": draws, "tune": tune, "chains": chains,
+        "max_draws": max_draws, "max_seconds": max_seconds, "priors": asdict(p),
     }  # fmt: skip
     return FactorSolution(
-        draws=labelled,
+        draws=found.draws,
         constants=xr.Dataset(
             {
                 "location": ("benchmark", standard.location),
                 "scale": ("benchmark", standard.scale),
                 "z": (("model", "benchmark"), standard.z),
                 "z_se": (("model", "benchmark"), standard.z_se),
-                "reference_loading": (("benchmark", "factor"), reference),
+                "reference_loading": (("benchmark", "factor"), work.reference),
             },
             coords={
-                "benchmark": labelled["benchmark"],
-                "model": labelled["model"],
-                "factor": labelled["factor"],
+                "benchmark": found.draws["benchmark"],
+                "model": found.draws["model"],
+                "factor": found.draws["factor"],
             },
         ),
         method="bayes",
         kind="posterior",
         orientation=orientation,
-        diagnostics=diagnostics,
+        diagnostics=_with_limit(found.diagnostics, drawn, max_draws, max_seconds),
         provenance=describe(table, seed, settings),
-        notes=(*inputs.design.notes, *_notes(table, stay, identified)),
+        notes=(*inputs.design.notes, *_notes(table, found), *_kept(drawn, found.draws)),
         extra={
-            "identified": identified,
+            "identified": found.identified,
             "leapfrog_steps": drawn.leapfrog_steps,
+            "gradients": drawn.gradients,
+            "stopped": drawn.stopped,
+            "draws": int(drawn.points.shape[1]),
             "seconds": time.perf_counter() - began,
+            "seconds_compiling": compiled - began,
+            "seconds_sampling": drawn.seconds,
         },
     )
+
+
+class _Found(NamedTuple):
+    """Oriented, labelled and diagnosed draws."""
+
+    draws: xr.Dataset
+    diagnostics: Diagnostics
+    stay: np.ndarray
+    identified: list[bool]
+
+
+class _Posterior:
+    """From points in the unconstrained space to labelled draws; remembers the last it made."""
+
+    def __init__(
+        self, table: ScoreTable, inputs: ModelInputs, density: Density, reference: np.ndarray,
+        how: Orientation, seed: int,
+    ) -> None:  # fmt: skip
+        self.table, self.inputs, self.density = table, inputs, density
+        self.reference, self.how, self.seed = reference, how, seed
+        model = density.model
+        self._names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
+        self._last: tuple[tuple[int, ...], _Found] | None = None
+
+    def standing(self, points: np.ndarray) -> Standing:
+        d = self.judge(points, 0).diagnostics
+        ess = [value for value in (d.ess_bulk_min, d.ess_tail_min) if np.isfinite(value)]
+        return Standing(d.rhat_max, min(ess, default=0.0))
+
+    def judge(self, points: np.ndarray, divergences: int) -> _Found:
+        """Orient, label and diagnose."""
+        n_chains, n_draws, n_dim = points.shape
+        if self._last is None or self._last[0] != points.shape:
+            kept = points[:, :: thinning(self.inputs, n_chains, n_draws)]
+            shape = kept.shape[:2]
+            flat = constrain(self.density, kept.reshape(-1, n_dim), self._names)
+            ability, effect = _latents(self.inputs, flat, self.seed)
+            oriented, axis = _orient(flat, ability, self.reference, self.how)
+            draws = _label(self.table, self.inputs, flat, effect, oriented, axis, shape)
+            stay = _staying(oriented, axis, self.how)
+            identified = [bool(value > IDENTIFIED) for value in stay.min(axis=0)]
+            self._last = points.shape, _Found(draws, diagnose(draws, 0, identified), stay, identified)
+        found = self._last[1]
+        told = tuple(problems(found.diagnostics.table, divergences))
+        return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=told))
+
+
+_RAW = frozenset({"loading_on_slice", "slope_raw"})
+"""Variables that are only read through their deterministics."""
+
+
+def thinning(inputs: ModelInputs, chains: int, draws: int) -> int:
+    """Every how many draws one is kept, so that abilities stay within `MOST_ABILITIES`."""
+    return -(-chains * draws * len(inputs.cells.z) * inputs.factors // MOST_ABILITIES)
+
+
+def _with_limit(
+    diagnostics: Diagnostics, drawn: Sample, max_draws: int, max_seconds: float | None
+) -> Diagnostics:
+    """Say which limit was reached, where the goals were not."""
+    why = {
+        "draws": f"the limit of {max_draws} draws a chain was reached first; raise --max-draws",
+        "seconds": f"the limit of {max_seconds:g} seconds was reached first; raise --max-seconds"
+        if max_seconds is not None
+        else "",
+        "interrupted": f"sampling was interrupted after {drawn.points.shape[1]} draws a chain",
+    }.get(drawn.stopped, "")
+    if not why or not diagnostics.problems:
+        return diagnostics
+    return replace(diagnostics, problems=(*diagnostics.problems, why))
+
+
+def _kept(drawn: Sample, draws: xr.Dataset) -> list[str]:
+    kept, made = draws.sizes["draw"], drawn.points.shape[1]
+    if kept == made:
+        return []
+    return [f"{kept} of {made} draws a chain are kept, evenly spaced, so that abilities fit into memory"]
 
 
 def reference_loadings(table: ScoreTable, factors: int) -> np.ndarray:
     """PCA loadings that name the axes, (benchmark, factor); EM-PCA where cells are missing."""
     holes = bool(np.isnan(table.scores).any())
     return fit_pca(table, factors, missing="em" if holes else "complete").loading_mean().to_numpy()
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    return values.reshape(-1, *values.shape[2:])
 
 
 def _staying(oriented: Oriented, axis: Axes, how: Orientation) -> np.ndarray:
@@ -157,42 +257,48 @@ def _staying(oriented: Oriented, axis: Axes, how: Orientation) -> np.ndarray:
     return np.stack([np.median(axis.cosine_self, axis=0), np.median(axis.cosine_reference, axis=0)])
 
 
-def _abilities(inputs: ModelInputs, drawn: Sample, seed: int) -> np.ndarray:
-    v = drawn.values
-    n = v["loading"].shape[0] * v["loading"].shape[1]
-    return draw_abilities(
-        inputs.cells,
-        _flat(v["loading"]),
-        _flat(v["mean"]),
-        _flat(v["ability_mean"]),
-        _flat(v["noise_sd"]),
-        _flat(v["pair_sd"]) if "pair_sd" in v else np.zeros((n, 0)),
-        np.random.default_rng([seed, 1]),
+def _latents(inputs: ModelInputs, flat: dict[str, np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Abilities and lineage effects, one exact draw for each draw of the parameters."""
+    n_draws, _, k = flat["loading"].shape
+    n_models = len(inputs.cells.z)
+    blocks = inputs.blocks()
+    rng = np.random.default_rng([seed, 1])
+    zero = np.zeros(n_draws)
+    given = (
+        flat["loading"], flat["mean"], flat.get("ability_mean", np.zeros((n_draws, n_models, k))),
+        flat["noise_sd"], flat.get("pair_sd", np.zeros((n_draws, 0))),
+        flat.get("root_sd", zero), flat.get("step_sd", zero),
+    )  # fmt: skip
+    return draw_latents(
+        *blocks,
+        *[np.ascontiguousarray(values, dtype=float) for values in given],
+        rng.standard_normal((n_draws, len(blocks.parent), k)),
+        rng.standard_normal((n_draws, n_models, k)),
     )
 
 
 def _orient(
-    drawn: Sample, ability: np.ndarray, reference: np.ndarray, how: Orientation
+    flat: dict[str, np.ndarray], ability: np.ndarray, reference: np.ndarray, how: Orientation
 ) -> tuple[Oriented, Axes]:
-    loading, mean = _flat(drawn.values["loading"]), _flat(drawn.values["mean"])
-    oriented = orient(loading, ability, mean, reference, how)
-    return oriented, axes(whiten(loading, ability, mean)[0], reference)
+    oriented = orient(flat["loading"], ability, flat["mean"], reference, how)
+    return oriented, axes(whiten(flat["loading"], ability, flat["mean"])[0], reference)
 
 
 def _label(
     table: ScoreTable,
     inputs: ModelInputs,
-    drawn: Sample,
+    flat: dict[str, np.ndarray],
+    effect: np.ndarray,
     oriented: Oriented,
     axis: Axes,
     shape: tuple[int, int],
 ) -> xr.Dataset:
     """All draws with their labels; slopes and lineage effects turned like the abilities."""
-    v = drawn.values
 
     def unflat(values: np.ndarray) -> np.ndarray:
         return values.reshape(*shape, *values.shape[1:])
 
+    v = {name: unflat(values) for name, values in flat.items()}
     out = label_draws(
         unflat(oriented.loading), unflat(oriented.ability), v["noise_sd"], unflat(oriented.mean),
         table.model_names, table.benchmark_names,
@@ -208,7 +314,7 @@ def _label(
         more["pair_sd"] = (("chain", "draw", "pair"), v["pair_sd"])
         out = out.assign_coords(pair=np.asarray(inputs.groups, dtype=object))
     if inputs.regresses:
-        slope = _flat(v["slope"]) @ oriented.turn / predictor_scale(inputs)[None, :, None]
+        slope = flat["slope"] @ oriented.turn / predictor_scale(inputs)[None, :, None]
         more["slope"] = (("chain", "draw", "predictor", "factor"), unflat(slope))
         log10_x = v["predictor"] * predictor_scale(inputs)
         more["predictor_log10"] = (("chain", "draw", "model", "predictor"), log10_x)
@@ -221,8 +327,7 @@ def _label(
         for tokens in inputs.design.languages:
             more |= _token_errors(tokens, v)
     if inputs.design.has_roots:
-        lineage = _flat(v["lineage"]) @ oriented.turn
-        more["lineage"] = (("chain", "draw", "model", "factor"), unflat(lineage))
+        more["lineage"] = (("chain", "draw", "model", "factor"), unflat(effect @ oriented.turn))
     for name, values in v.items():
         if values.ndim == 2 and name not in more and not name.endswith("__"):
             more[name] = (("chain", "draw"), values)
@@ -242,9 +347,10 @@ def _token_errors(tokens: LanguageTokens, values: dict[str, np.ndarray]) -> dict
     }
 
 
-def _notes(table: ScoreTable, stay: np.ndarray, identified: list[bool]) -> list[str]:
+def _notes(table: ScoreTable, found: _Found) -> list[str]:
     notes = []
-    for f, ok in enumerate(identified):
+    stay = found.stay
+    for f, ok in enumerate(found.identified):
         if not ok:
             if len(stay) == 1:
                 why = f"its loadings have median congruence {stay[0, f]:.2f} with their mean over draws"

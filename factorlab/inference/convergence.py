@@ -8,11 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from factorlab.inference.sampling import convergence
+from factorlab.inference.sampling import ESS_GOAL, RHAT_GOAL, convergence
 from factorlab.inference.solution import Diagnostics
-
-RHAT_GOAL = 1.01
-ESS_GOAL = 400
 
 
 def diagnose(draws: xr.Dataset, divergences: int, identified: Sequence[bool]) -> Diagnostics:

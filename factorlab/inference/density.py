@@ -1,7 +1,7 @@
 """Density: the log density of a PyMC model and its gradient as one C function, cached on disk.
 
-nutpie compiles a model by itself, but its function is never cached: each process pays for LLVM again (40 s for
-the full model here). PyTensor's own numba cache does keep the function that it makes of a graph, if all
+nutpie compiles a model by itself, but its function is never cached: each process pays for LLVM again (40 s
+for the full model here). PyTensor's own numba cache does keep the function that it makes of a graph, if all
 constants are small; so data go in by pointer, and only the wrapper with nutpie's C signature is added here,
 cached in the same place. A second process then loads machine code.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ def compile_density(model: pm.Model) -> Density:
     point = model.initial_point()
     shapes = [np.shape(point[v.name]) for v in values]
     ends = np.cumsum([0, *[int(np.prod(shape)) for shape in shapes]])
-    slices = [slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
     value = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
     gradient = pt.concatenate([g.ravel() for g in pytensor.grad(value, values)])
     x = pt.TensorType("float64", shape=(int(ends[-1]),))("x")
@@ -168,7 +169,8 @@ def _c_function(inner: Any, kinds: list[tuple[int, str]]) -> Any:
     source = _SOURCE.format(length=at + 1, arguments=arguments)
     key = CACHED_SRC_FUNCTIONS.get(inner.py_func)
     names = {
-        "__name__": __name__, "inner": inner, "carray": numba.carray, "isfinite": np.isfinite, "as_pointer": _as_pointer(),
+        "__name__": __name__, "inner": inner, "carray": numba.carray, "isfinite": np.isfinite,
+        "as_pointer": _as_pointer(),
         **{dtype: getattr(np, dtype) for _, dtype in kinds},
     }  # fmt: skip
     function = compile_numba_function_src(
@@ -206,8 +208,8 @@ def constrain(density: Density, draws: np.ndarray, names: Sequence[str]) -> dict
     dict of str to ndarray, (draw, ...)
     """
     import pytensor
-    from pytensor.graph.replace import vectorize_graph
     import pytensor.tensor as pt
+    from pytensor.graph.replace import vectorize_graph
 
     model = density.model
     wanted = model.replace_rvs_by_values([model[name] for name in names])

@@ -14,18 +14,21 @@ children and sends up, with S_n = I + s_n^2 Q_n,
     Q_n S_n^-1,   S_n^-1 q_n,   and the constant -1/2 log|S_n| + 1/2 s_n^2 q_n' S_n^-1 q_n.
 
 Down the tree go the posterior mean c_n = S_n^-1 (c_parent + s_n^2 q_n) and covariance
-V_n = s_n^2 S_n^-1 + S_n^-1 V_parent S_n^-1. By Fisher's identity the gradient is the expected gradient of the
-complete data: with theta~_i = t_i + A_i^-1 c, W_i = A_i^-1 + A_i^-1 V A_i^-1, v_i = R_i^-1 (r_i - Lambda theta~_i),
+V_n = s_n^2 S_n^-1 + S_n^-1 V_parent S_n^-1. By Fisher's identity the gradient is the expected gradient of
+the complete data: with theta~_i = t_i + A_i^-1 c, W_i = A_i^-1 + A_i^-1 V A_i^-1 and
+v_i = R_i^-1 (r_i - Lambda theta~_i),
 
-    d/dLambda = sum_i v_i (b_i + theta~_i)' - R_i^-1 Lambda W_i     d/dmu = sum_i v_i     d/db_i = theta~_i - c
+    d/dLambda = sum_i v_i (b_i + theta~_i)' - R_i^-1 Lambda W_i
+    d/dmu     = sum_i v_i,     d/db_i = theta~_i - c
     d/dpsi_j  = psi_j sum_i v_ij^2 - (R_i^-1)_jj + (R_i^-1 Lambda W_i Lambda' R_i^-1)_jj
     d/ddelta_g = delta_g sum_i (1_g' v_i)^2 - 1_g' R_i^-1 1_g + 1_g' R_i^-1 Lambda W_i Lambda' R_i^-1 1_g
-    d/ds_n = s_n ( |g_n|^2 - tr(Q_n S_n^-1) + tr(S_n^-1 Q_n V_parent Q_n S_n^-1) ),  g_n = S_n^-1 (q_n - Q_n c_parent).
+    d/ds_n = s_n ( |g_n|^2 - tr(Q_n S_n^-1) + tr(S_n^-1 Q_n V_parent Q_n S_n^-1) ),
+             g_n = S_n^-1 (q_n - Q_n c_parent).
 
-Models lie in *lanes*: a block of up to 64 models is one contiguous row per benchmark, so that the inner loops
-run over models and become SIMD instructions, whatever K is. Small symmetric matrices are kept
-packed, entry (k, l), l <= k, at k (k + 1) / 2 + l, a row of lanes each. Cost: O(benchmarks x K^2) multiply-adds
-a model and O(K^3) a node, for the value and all derivatives together.
+Models lie in *lanes*: a block of up to 64 models is one contiguous row per benchmark, so that the inner
+loops run over models and become SIMD instructions, whatever K is. Small symmetric matrices are kept
+packed, entry (k, l), l <= k, at k (k + 1) / 2 + l, a row of lanes each. Cost: O(benchmarks x K^2)
+multiply-adds a model and O(K^3) a node, for the value and all derivatives together.
 """
 
 from __future__ import annotations

@@ -1,32 +1,99 @@
 """The only caller of a sampler, and the convergence measures of its draws.
 
 This module owns what differs between the generations of PyMC, nutpie and ArviZ (PyMC 5 with
-ArviZ 0.x on Python 3.11, PyMC 6 with ArviZ 1.x on 3.12 and newer): draws are taken from the
-sampler's Arrow batches, and R-hat and effective sample sizes are asked for plain arrays, which both
-generations of ArviZ answer alike. Files are written by xarray and open in both.
+ArviZ 0.x on Python 3.11, PyMC 6 with ArviZ 1.x on 3.12 and newer): the compiled density goes to nutpie
+as a C function, draws are taken from its Arrow batches, and both generations answer alike. Files are
+written by xarray and open in both.
+
+Sampling is adaptive: chains run on until ``standing`` says that the draws will do, or until a limit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-import logging
+import time
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+from scipy.optimize import minimize
 
-if TYPE_CHECKING:
-    import pymc as pm
+from factorlab.inference.density import Density
+from factorlab.inference.mixing import Convergence, convergence
+from factorlab.inference.pointer import copy_point
 
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); total 0 means that the length of the stage is not known."""
+__all__ = ["Convergence", "convergence", "sample", "smooth_weights"]
 
+RHAT_GOAL = 1.01
+ESS_GOAL = 400
 
 TARGET_ACCEPT = 0.9
-"""Above nutpie's 0.8: the scales of small factors and of lineage steps have narrow necks, where 0.8
-was seen to leave a divergent transition on the 35 x 19 table."""
+"""Above nutpie's 0.8: fewer divergent transitions, and more effective draws a gradient evaluation."""
+
+START_STEPS = 60
+"""Steps of the optimiser from each chain's random start: near the posterior, but not at one common mode."""
+
+GROWTH = (1.2, 2.0)
+"""A check that falls short is repeated when the draws have grown by a factor between these."""
+
+FEWEST_KEPT = 50
+"""Interrupted with fewer draws a chain than this, nothing is kept."""
+
+
+class Progress(Protocol):
+    """Told how far a stage is.
+
+    ``total`` 0 means that the length of the stage is not known; ``detail`` is shown beside the stage.
+    """
+
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+
+
+def silent(stage: str, done: int, total: int, detail: str = "") -> None:
+    """A `Progress` that shows nothing."""
+
+
+class Standing(NamedTuple):
+    """How far the draws are from the goals.
+
+    Attributes
+    ----------
+    rhat : float
+        Largest R-hat; NaN for a single chain.
+    ess : float
+        Smallest effective sample size, bulk or tail.
+    """
+
+    rhat: float
+    ess: float
+
+    @property
+    def holds(self) -> bool:
+        return self.ess >= ESS_GOAL and not self.rhat > RHAT_GOAL
+
+
+class Length(NamedTuple):
+    """How long to sample.
+
+    Attributes
+    ----------
+    draws : int
+        Draws of each chain before the first check.
+    max_draws : int
+        Draws of each chain after which to stop in any case.
+    max_seconds : float or None
+        Seconds of sampling after which to stop in any case.
+    tune : int
+        Warm-up draws of each chain.
+    """
+
+    draws: int
+    max_draws: int
+    max_seconds: float | None
+    tune: int
 
 
 class Sample(NamedTuple):
@@ -34,155 +101,234 @@ class Sample(NamedTuple):
 
     Attributes
     ----------
-    values : dict of str to ndarray, (chain, draw, ...)
+    points : ndarray, (chain, draw, dim)
+        In the unconstrained space; `factorlab.inference.density.constrain` names them.
     divergences : int
     leapfrog_steps : float
         Mean number of gradient evaluations a draw.
+    gradients : int
+        Gradient evaluations in all, warm-up included.
+    seconds : float
+    stopped : {"converged", "draws", "seconds", "interrupted"}
+        Why sampling ended.
     """
 
-    values: dict[str, np.ndarray]
+    points: np.ndarray
     divergences: int
     leapfrog_steps: float
+    gradients: int
+    seconds: float
+    stopped: Literal["converged", "draws", "seconds", "interrupted"]
 
 
 def sample(
-    model: pm.Model,
+    density: Density,
+    length: Length,
     *,
-    draws: int,
-    tune: int,
     chains: int,
     seed: int,
     cores: int | None = None,
+    standing: Callable[[np.ndarray], Standing] | None = None,
     progress: Progress | None = None,
 ) -> Sample:
-    """Draw from a PyMC model by NUTS (nutpie) with a low-rank mass matrix.
+    """Draw from a density by NUTS (nutpie) with a low-rank mass matrix until the draws will do.
 
     Parameters
     ----------
-    model : pymc.Model
-    draws, tune, chains : int
-        Kept draws and warm-up draws of each chain; number of chains.
+    density : Density
+    length : Length
+    chains : int
     seed : int
     cores : int, optional
-        Chains that run at once; as many as the machine has cores when not given.
+        Chains that run at once. All of them when not given, sharing the cores there are; with fewer
+        than ``chains`` the length is fixed at ``length.draws``, as chains that have not begun cannot
+        be checked.
+    standing : callable, optional
+        Judges draws (chain, draw, dim); the length is fixed at ``length.draws`` when not given.
     progress : callable, optional
-        Called with (stage, done, total) about twice a second while sampling.
+        Told (stage, draws done, draws expected, "R-hat ..., ESS ...") about twice a second.
 
     Raises
     ------
     KeyboardInterrupt
-        When interrupted; the sampler is stopped first.
+        When interrupted before every chain has 50 draws; later what was drawn is returned.
     """
-    import nutpie
+    tell = progress or silent
+    adaptive = standing is not None and (cores is None or cores >= chains)
+    first = min(length.draws, length.max_draws)
+    most = length.max_draws if adaptive else first
+    began = time.monotonic()
+    sampler = _start(density, most, length.tune, chains, chains if adaptive else cores, seed)
+    watch = _Watch(length, chains, first, most, standing if adaptive else None, tell, began)
+    stopped: Literal["converged", "draws", "seconds", "interrupted"] = "draws"
+    pause = 0.2
+    try:
+        while True:
+            try:
+                batches = _Batches(sampler.wait(timeout=pause))
+                break
+            except TimeoutError:
+                looked = time.monotonic()
+                batches = _Batches(sampler.inspect())
+                pause = max(0.2, 4 * (time.monotonic() - looked))  # a look copies all that was drawn
+                due = watch.due(batches)
+                if due:
+                    sampler.pause()  # else chains run on while two cores are busy with the check
+                verdict = watch.look(batches, due)
+                if due and verdict is None:
+                    sampler.resume()
+                if verdict is not None:
+                    stopped = verdict
+                    batches = _Batches(sampler.abort())
+                    break
+    except KeyboardInterrupt:
+        batches = _Batches(sampler.abort())
+        if batches.shortest(chains) - length.tune < FEWEST_KEPT:
+            raise
+        stopped = "interrupted"
+    return _collect(batches, length.tune, time.monotonic() - began, stopped)
 
-    tell = progress or (lambda stage, done, total: None)
-    tell("compiling the model", 0, 0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compiled = nutpie.compile_pymc_model(model)
-    known = inspect.signature(nutpie.sample).parameters
+
+class _Watch:
+    """Looks at growing chains: shows progress, and says when to stop."""
+
+    def __init__(
+        self, length: Length, chains: int, first: int, most: int,
+        standing: Callable[[np.ndarray], Standing] | None, tell: Progress, began: float,
+    ) -> None:  # fmt: skip
+        self._length, self._chains, self._most = length, chains, most
+        self._standing, self._tell, self._began = standing, tell, began
+        self._next = first
+        self._detail = ""
+
+    def due(self, batches: _Batches) -> bool:
+        """Whether the draws are to be judged now."""
+        drawn = batches.shortest(self._chains) - self._length.tune
+        return self._standing is not None and self._next <= drawn < self._most
+
+    def look(self, batches: _Batches, due: bool) -> Literal["converged", "seconds"] | None:
+        drawn = max(batches.shortest(self._chains) - self._length.tune, 0)
+        late = self._length.max_seconds is not None and (
+            time.monotonic() - self._began > self._length.max_seconds
+        )
+        if late and drawn > 0:
+            return "seconds"
+        if due and self._standing is not None:
+            found = self._standing(batches.arrays(self._length.tune)[0])
+            if found.holds:
+                return "converged"
+            self._detail = f"R-hat {found.rhat:.3f}, ESS {found.ess:.0f} after {drawn} draws a chain"
+            wanted = drawn * min(max(1.1 * ESS_GOAL / max(found.ess, 1.0), GROWTH[0]), GROWTH[1])
+            self._next = int(min(wanted, self._most))
+        total = self._chains * (self._length.tune + self._next)
+        self._tell("sampling", min(batches.rows, total), total, self._detail)
+        return None
+
+
+def _start(density: Density, draws: int, tune: int, chains: int, cores: int | None, seed: int) -> Any:
+    """A running nutpie sampler."""
+    import nutpie
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    evaluate = density.evaluator()
+
+    def start(at: Any = None) -> np.ndarray:
+        return start_point(evaluate, density.start, np.random.default_rng(at))
+
+    fields = {
+        "dims": {}, "_n_dim": density.n_dim, "_coords": {}, "_shapes": {"point": (density.n_dim,)},
+        "compiled_logp_func": density.function, "compiled_expand_func": copy_point,
+        "initial_point_func": start, "shared_data": {}, "shared_var_keys": {}, "user_data": density.table,
+        "n_expanded": density.n_dim, "logp_func": None, "expand_func": None,
+        "shape_info": (["point"], [slice(0, density.n_dim)], [(density.n_dim,)]),
+    }  # fmt: skip
+    known = {field.name for field in dataclasses.fields(CompiledPyMCModel)}
+    model = CompiledPyMCModel(**{name: value for name, value in fields.items() if name in known})
     metric: dict[str, Any] = (
-        {"adaptation": "low_rank"} if "adaptation" in known else {"low_rank_modified_mass_matrix": True}
+        {"adaptation": "low_rank"}
+        if "adaptation" in inspect.signature(nutpie.sample).parameters
+        else {"low_rank_modified_mass_matrix": True}
     )
     with warnings.catch_warnings():
         # nutpie warns on every call that the low-rank metric is experimental: it is checked here
         # by R-hat and effective sample size on every run.
         warnings.simplefilter("ignore")
-        sampler = nutpie.sample(
-            compiled,
-            draws=draws,
-            tune=tune,
-            chains=chains,
-            cores=cores,
-            seed=seed,
-            progress_bar=False,
-            blocking=False,
-            return_raw_trace=True,
-            target_accept=TARGET_ACCEPT,
-            **metric,
-        )
-    total = chains * (draws + tune)
-    try:
-        while True:
-            try:
-                trace = sampler.wait(timeout=0.5)
-                break
-            except TimeoutError:
-                tell("sampling", _rows(sampler.inspect()), total)
-    except KeyboardInterrupt:
-        sampler.abort()
-        raise
-    tell("sampling", total, total)
-    return _collect(trace, compiled.shapes or {}, tune)
+        return nutpie.sample(
+            model, draws=draws, tune=tune, chains=chains, cores=cores, seed=seed, progress_bar=False,
+            blocking=False, return_raw_trace=True, target_accept=TARGET_ACCEPT, **metric,
+        )  # fmt: skip
 
 
-def _rows(trace: Any) -> int:
-    return sum(batch.num_rows for batch in trace.get_arrow_trace()[0])
+def start_point(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], center: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Where a chain begins: some steps of an optimiser from a random point, then a little noise.
 
-
-def _collect(trace: Any, shapes: dict[str, tuple[int, ...]], tune: int) -> Sample:
-    draw_batches, stat_batches = trace.get_arrow_trace()
-    tables = [pa.record_batch(batch) for batch in draw_batches]
-    stats = [pa.record_batch(batch) for batch in stat_batches]
-    values = {}
-    for name, shape in shapes.items():
-        if name not in tables[0].schema.names:
-            continue
-        chains = []
-        for table in tables:
-            column = table.column(name)
-            flat = column.flatten() if pa.types.is_nested(column.type) else column
-            array = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, *shape)
-            chains.append(array[tune:])
-        values[name] = np.stack(chains)
-    diverging = [np.asarray(s.column("diverging").to_pylist(), dtype=bool)[tune:] for s in stats]
-    steps = [s.column("n_steps").to_numpy(zero_copy_only=False)[tune:] for s in stats]
-    return Sample(values, int(np.sum(diverging)), float(np.mean(steps)))
-
-
-class Convergence(NamedTuple):
-    """R-hat and effective sample sizes, one a quantity, (quantity,)."""
-
-    rhat: np.ndarray
-    ess_bulk: np.ndarray
-    ess_tail: np.ndarray
-
-
-def convergence(values: np.ndarray) -> Convergence:
-    """Rank-normalised split R-hat, bulk and tail effective sample size.
+    Random points, so that chains can find different modes and tell; a few steps, so that warm-up does
+    not begin far out.
 
     Parameters
     ----------
-    values : ndarray, (chain, draw, quantity)
-
-    Returns
-    -------
-    Convergence
-        NaN for a quantity that does not vary, and for R-hat of a single chain.
-
-    References
-    ----------
-    Vehtari, Gelman, Simpson, Carpenter & Bürkner 2021, Bayesian Analysis 16 (R-hat, bulk and tail ESS).
+    evaluate : callable
+        x -> (log density, gradient).
+    center : ndarray, (dim,)
+        Random points are within 1 of it in each direction.
     """
-    import arviz as az
 
-    n = values.shape[2]
-    out = np.full((3, n), np.nan)
-    log = logging.getLogger("arviz")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        for i in range(n):
-            x = np.ascontiguousarray(values[:, :, i])
-            if np.ptp(x) == 0 or not np.isfinite(x).all():
-                continue
-            if values.shape[0] > 1:
-                out[0, i] = az.rhat(x)
-            out[1, i] = az.ess(x, method="bulk")
-            out[2, i] = az.ess(x, method="tail", prob=(0.05, 0.95))
-    finally:
-        log.setLevel(level)
-    return Convergence(*out)
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = evaluate(x)
+        return (-value, -gradient) if np.isfinite(value) else (1e300, np.zeros_like(x))
+
+    for scale in (1.0, 0.5, 0.1):
+        begin = center + scale * rng.uniform(-1, 1, len(center))
+        if not np.isfinite(evaluate(begin)[0]):
+            continue
+        found = minimize(objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": START_STEPS})
+        point = found.x + 0.1 * rng.standard_normal(len(center))
+        if np.isfinite(evaluate(point)[0]):
+            return point
+    return center
+
+
+class _Batches:
+    """What a sampler has drawn so far, a batch a chain; nutpie hands it out once."""
+
+    def __init__(self, trace: Any) -> None:
+        draws, stats = trace.get_arrow_trace()
+        self._tables = [pa.record_batch(batch) for batch in draws]
+        self._stats = [pa.record_batch(batch) for batch in stats]
+
+    @property
+    def rows(self) -> int:
+        """Draws of all chains, warm-up included."""
+        return sum(table.num_rows for table in self._tables)
+
+    def shortest(self, chains: int) -> int:
+        """Draws of the shortest chain, warm-up included; 0 while a chain has not begun."""
+        if len(self._tables) < chains:
+            return 0
+        return min(batch.num_rows for batch in (*self._tables, *self._stats))
+
+    def arrays(self, tune: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(points (chain, draw, dim), leapfrog steps (chain, draw + tune), diverging (chain, draw)).
+
+        Chains are cut to the shortest.
+        """
+        n = self.shortest(len(self._tables))
+        points = []
+        for table in self._tables:
+            flat = table.column("point").flatten().to_numpy(zero_copy_only=False)
+            points.append(flat.reshape(table.num_rows, -1)[tune:n])
+        steps = [s.column("n_steps").to_numpy(zero_copy_only=False)[:n] for s in self._stats]
+        diverging = [np.asarray(s.column("diverging").to_pylist(), dtype=bool)[tune:n] for s in self._stats]
+        return np.stack(points), np.stack(steps), np.stack(diverging)
+
+
+def _collect(batches: _Batches, tune: int, seconds: float, stopped: Any) -> Sample:
+    points, steps, diverging = batches.arrays(tune)
+    return Sample(
+        points, int(diverging.sum()), float(steps[:, tune:].mean()), int(steps.sum()), seconds, stopped
+    )
 
 
 def smooth_weights(log_weights: np.ndarray) -> tuple[np.ndarray, float]:

@@ -13,6 +13,7 @@ from factorlab.errors import InputError
 from factorlab.inference.bayes import fit_bayes
 from factorlab.inference.compare import compare
 from factorlab.inference.convergence import diagnose, problems
+from factorlab.inference.kernel import evaluate
 from factorlab.inference.marginal import log_likelihood
 from factorlab.inference.model import build_model, model_inputs
 from factorlab.inference.priors import Priors, read_priors
@@ -20,20 +21,42 @@ from factorlab.inference.sampling import convergence
 from factorlab.inference.solution import load_solution
 from factorlab.scores import table_from_frames
 
+PARAMETERS = ["loading", "mean", "ability_mean", "noise_sd", "pair_sd", "root_sd", "step_sd"]
 
-def test_model_and_arrays_have_the_same_likelihood(swallow):
-    """The potential in the PyMC model is the likelihood that numpy computes, on the real matrix."""
+
+def test_the_potential_is_the_likelihood_of_the_kernel(swallow):
     inputs = model_inputs(swallow, 3, Priors())
     model = build_model(inputs)
-    rng = np.random.default_rng(0)
+    free, point = a_point(model, 0)
+    potential = next(p for p in model.potentials if p.name == "log_likelihood")
+    values = _evaluate([potential, *[model[name] for name in PARAMETERS]], free, point)
+    assert values[0] == pytest.approx(evaluate(inputs.blocks(), *values[1:]).value, rel=1e-12)
+
+
+def test_the_graph_of_the_likelihood_is_what_numpy_computes(swallow):
+    """Effects of families and steps as free variables, on the real matrix."""
+    inputs = model_inputs(swallow, 3, Priors())
+    model = build_model(inputs, likelihood="graph", gauge="free")
+    free, point = a_point(model, 0)
+    potential = next(p for p in model.potentials if p.name == "log_likelihood")
+    values = _evaluate([potential, *[model[name] for name in PARAMETERS]], free, point)
+    loading, mean, ability_mean, noise_sd, pair_sd, root_sd, step_sd = values[1:]
+    design = inputs.design
+    effect = np.vstack([root_sd * point["root_raw"], step_sd * point["step_raw"]])
+    for n in range(len(design.families), len(design.parent)):
+        effect[n] += effect[design.parent[n]]
+    expected = log_likelihood(
+        inputs.cells, loading, mean, ability_mean + effect[design.node], noise_sd, pair_sd
+    )
+    assert values[0] == pytest.approx(expected.sum(), rel=1e-9)
+
+
+def a_point(model, seed):
+    """Free variables by name, and positive random values for them near the start of the loadings."""
+    rng = np.random.default_rng(seed)
     free = {rv.name: rv for rv in model.free_RVs}
     point = {name: np.abs(rng.normal(size=tuple(rv.shape.eval()))) + 0.2 for name, rv in free.items()}
-    wanted = ["loading", "mean", "ability_mean", "noise_sd", "pair_sd"]
-    nodes = [model[name] for name in wanted]
-    potential = next(p for p in model.potentials if p.name == "log_likelihood")
-    values = _evaluate([potential, *nodes], free, point)
-    expected = log_likelihood(inputs.cells, **dict(zip(wanted, values[1:], strict=True)))
-    assert values[0] == pytest.approx(expected.sum(), rel=1e-9)
+    return free, point
 
 
 def _evaluate(outputs, free, point):
@@ -48,14 +71,12 @@ def _evaluate(outputs, free, point):
 def test_turning_the_axes_changes_nothing_the_model_sees(swallow):
     """Priors are isotropic: log density is invariant when loadings, slopes and effects turn together."""
     inputs = model_inputs(swallow, 3, Priors())
-    model = build_model(inputs)
-    rng = np.random.default_rng(1)
-    free = {rv.name: rv for rv in model.free_RVs}
-    point = {name: np.abs(rng.normal(size=tuple(rv.shape.eval()))) + 0.2 for name, rv in free.items()}
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    model = build_model(inputs, gauge="free")
+    _, point = a_point(model, 1)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     turned = dict(point)
-    for name in ("loading_raw", "slope_raw", "root_raw", "step_raw"):
-        turned[name] = point[name] @ turn
+    turned["loading_on_slice"] = (point["loading_on_slice"].reshape(-1, 3) @ turn).ravel()
+    turned["slope_raw"] = point["slope_raw"] @ turn
     assert _log_density(model, point) == pytest.approx(_log_density(model, turned), rel=1e-10)
 
 
@@ -117,7 +138,7 @@ def test_posterior_opens_in_arviz_and_reads_back(small_fit, tmp_path):
 def test_no_metadata_still_fits_and_says_so(small):
     wide = pd.DataFrame(small.table.scores, columns=small.table.benchmark_names)
     wide.insert(0, "model", small.table.model_names)
-    fit = fit_bayes(table_from_frames(wide), 1, draws=60, tune=150, chains=2, seed=0)
+    fit = fit_bayes(table_from_frames(wide), 1, draws=60, max_draws=60, tune=150, chains=2, seed=0)
     assert "slope" not in fit.draws
     text = " ".join(fit.notes)
     assert "no regression on budgets" in text
