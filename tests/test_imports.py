@@ -41,7 +41,7 @@ LAYERS = [
 ]
 """Bottom to top: a module imports from its own layer or below."""
 
-NUMPY_ONLY = ["identify", "orientation"]
+NUMPY_ONLY = ["identify", "mixing", "orientation"]
 
 
 def modules() -> list[Path]:
