@@ -74,7 +74,8 @@ def ability_agreement(
         max(5.5, 4.0 * across), 1.3 + 3.7 * down, f"Abilities by {kinds[0]} and by {kinds[1]}"
     )
     panels = figure.subplots(down, across, squeeze=False).ravel()
-    pairs = [(_ability(first, models, a, level), _ability(second, models, b, level)) for a, b in where]
+    ability = [_ability(s, models, level) for s in (first, second)]
+    pairs = [(_of_factor(ability[0], a), _of_factor(ability[1], b)) for a, b in where]
     for axes, factor, (a, b), (x, y) in zip(panels, shared, where, pairs, strict=False):
         crosses(axes, x, y, groups)
         axes.axline((0, 0), slope=1, color=FAINT, linewidth=0.8, zorder=0)
@@ -95,9 +96,14 @@ def ability_agreement(
     return figure
 
 
-def _ability(solution: FactorSolution, models: Sequence[str], k: int, level: float) -> Interval:
+def _ability(solution: FactorSolution, models: Sequence[str], level: float) -> Interval:
+    """Of the models in their order, (model, factor)."""
     rows = [solution.models.index(m) for m in models]
-    return Interval(*(part[rows, k] for part in solution_interval(solution, "ability", level)))
+    return Interval(*(part[rows] for part in solution_interval(solution, "ability", level)))
+
+
+def _of_factor(shown: Interval, k: int) -> Interval:
+    return Interval(*(part[:, k] for part in shown))
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> str:

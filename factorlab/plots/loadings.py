@@ -131,11 +131,13 @@ def loadings_forest(
     names = benchmark_names(benchmarks, table)
     figure, panels = _factor_panels(chosen, names, 0.15 * max(2, len(solutions)), "Loadings")
     words = list(labels) if labels is not None else [describe(s, level) for s in solutions]
+    intervals = [_loading(s, benchmarks, level) for s in solutions]
     for axes, factor in zip(panels, chosen, strict=True):
         for s, solution in enumerate(solutions):
             if factor in solution.factors:
                 offset = ((s + 0.5) / len(solutions) - 0.5) * 0.7
-                shown = _loading(solution, benchmarks, factor, level)
+                k = solution.factors.index(factor)
+                shown = Interval(*(part[:, k] for part in intervals[s]))
                 rows = np.arange(len(benchmarks)) + offset
                 horizontal_bars(axes, shown, rows, SOLUTION_COLOURS[s % 6], MARKERS[s % len(MARKERS)])
         if not all(is_identified(s, s.factors.index(factor)) for s in solutions if factor in s.factors):
@@ -199,11 +201,10 @@ def leave_one_out_loadings(
     return figure
 
 
-def _loading(solution: FactorSolution, benchmarks: Sequence[str], factor: str, level: float) -> Interval:
+def _loading(solution: FactorSolution, benchmarks: Sequence[str], level: float) -> Interval:
+    """Of the benchmarks in their order, (benchmark, factor)."""
     rows = [solution.benchmarks.index(b) for b in benchmarks]
-    k = solution.factors.index(factor)
-    shown = solution_interval(solution, "loading", level)
-    return Interval(*(part[rows, k] for part in shown))
+    return Interval(*(part[rows] for part in solution_interval(solution, "loading", level)))
 
 
 def _factor_panels(
