@@ -28,7 +28,8 @@ def by_arviz(values, tail=tail):
     out = np.full((3, values.shape[2]), np.nan)
     for i in range(values.shape[2]):
         x = np.ascontiguousarray(values[:, :, i])
-        out[:, i] = az.rhat(x) if len(x) > 1 else np.nan, az.ess(x, method="bulk"), tail(x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out[:, i] = az.rhat(x) if len(x) > 1 else np.nan, az.ess(x, method="bulk"), tail(x)
     return Convergence(*out)
 
 
