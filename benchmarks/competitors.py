@@ -36,7 +36,12 @@ class Job:
         A key of `COMPETITORS`.
     data : str
         Score table that factorlab reads; the others get the same numbers from ``inputs.npz``.
-    factors, draws, tune, chains, cores, seed : int
+    factors : int
+    draws, tune : int or None
+        Kept and warm-up draws of a chain; None: factorlab's own defaults.
+    chains, cores, seed : int
+    fixed : bool
+        Make factorlab stop after ``draws``, as the others do.
     began : float
         Unix time at which the process was started.
     """
@@ -44,11 +49,12 @@ class Job:
     competitor: str
     data: str
     factors: int
-    draws: int
-    tune: int
+    draws: int | None
+    tune: int | None
     chains: int
     cores: int
     seed: int
+    fixed: bool = False
     began: float = 0.0
 
 
@@ -278,28 +284,25 @@ def run_numpyro(job: Job, folder: Path, clock: Clock) -> Fit:
 
 
 def run_factorlab(job: Job, folder: Path, clock: Clock) -> Fit:
-    """`factorlab.fit_bayes`, reading the score table included."""
+    """`factorlab.fit_bayes`, reading the score table included; it stops by itself unless ``fixed``."""
     import factorlab
 
     table = measurement_only(factorlab.read_scores(job.data))
     clock.start_up = clock.now()
-    stages: dict[str, float] = {}
-
-    def told(stage: str, done: int, total: int) -> None:
-        # Sampling is first told half a second after it began, with some draws done.
-        stages.setdefault(stage, clock.now() - (0.5 if stage == "sampling" and done else 0.0))
-
+    own = {"draws": job.draws, "tune": job.tune, "max_draws": job.draws if job.fixed else None}
+    given = {name: value for name, value in own.items() if value is not None}
+    # All chains run at once and share the cores of the process.
     solution = factorlab.fit_bayes(
-        table, job.factors, budget="none", draws=job.draws, tune=job.tune, chains=job.chains,
-        cores=job.cores, seed=job.seed, progress=told,
-    )  # fmt: skip
-    clock.compiled = max(stages["sampling"], stages["compiling the model"])
-    clock.sampled = stages["turning draws to common axes"]
+        table, job.factors, budget="none", chains=job.chains, seed=job.seed, **given
+    )
+    told = solution.extra
+    clock.compiled = clock.start_up + float(told["seconds_compiling"])
+    clock.sampled = clock.compiled + float(told["seconds_sampling"])
     assert solution.diagnostics is not None
-    share = float(solution.extra.get("warmup_share", job.tune / (job.tune + job.draws)))
-    by = "gradient evaluations" if "warmup_share" in solution.extra else "iterations"
-    steps = float(solution.extra["leapfrog_steps"])
-    return Fit(of_solution(solution), solution.diagnostics.divergences, steps, share, by)
+    steps = float(told["leapfrog_steps"])
+    share = 1 - steps * job.chains * int(told["draws"]) / int(told["gradients"])
+    draws = of_solution(solution)
+    return Fit(draws, solution.diagnostics.divergences, steps, share, "gradient evaluations")
 
 
 def of_solution(solution: FactorSolution) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ plain model on the real and on a simulated table. What was measured is written a
 
 ESS is the lowest bulk ESS (ArviZ) of the entries of Lambda Lambda', communalities among them, and unique
 noise. A plain competitor's time is that of start-up, compiling, warm-up and the shortest prefix of its
-draws that has the ESS; factorlab's ends with its process, turning of axes and diagnostics included.
+draws that has the ESS; factorlab's ends with its process, which stops by itself when R-hat <= 1.01 and ESS >=
+400 hold for all that it checks, abilities and tails too; turning of axes and diagnostics are included.
 """
 
 from __future__ import annotations
@@ -42,10 +43,12 @@ from speed_report import judge, report, summarise, to_goal
 from factorlab import ScoreTable, fit_pca, read_scores, simulate
 from factorlab.inference.provenance import versions
 
-DRAWS = {**dict.fromkeys(COMPETITORS, 1000), "reference": 6000, "compared": 4000}
-TUNE = {**dict.fromkeys(COMPETITORS, 1000), "reference": 2000, "compared": 1000}
-"""Kept and warm-up draws of a chain; "reference" and "compared" are the plain nutpie and the factorlab
-run whose posteriors are compared."""
+LONG = {"reference": 6000, "compared": 4000}
+DRAWS: dict[str, int | None] = {**dict.fromkeys(COMPETITORS, 1000), "factorlab": None, **LONG}
+TUNE: dict[str, int | None] = {**dict.fromkeys(COMPETITORS, 1000), "factorlab": None}
+TUNE |= {"reference": 2000, "compared": 1000}
+"""Kept and warm-up draws of a chain; factorlab has its own defaults and stops by itself; "reference" and
+"compared" are the plain nutpie and the factorlab run, of fixed length, whose posteriors are compared."""
 
 NEEDS = {"numpyro": ("numpyro", "jax")}
 """What a competitor needs that factorlab does not bring."""
@@ -89,6 +92,7 @@ class Study:
             s["chains"],
             s["cores"],
             s["seed"] + turn,
+            fixed=role == "compared",
         )
 
 
@@ -187,9 +191,10 @@ def whole_fit(study: Study, data: Path, root: Path) -> None:
 
     s = study.settings
     command = ["-m", "factorlab.cli", "fit", str(data), "--out", str(root / "run"), "--force", "--quiet"]
-    command += ["--factors", str(s["factors"]), "--chains", str(s["chains"]), "--cores", str(s["cores"])]
-    if s["quick"]:
-        command += ["--draws", str(s["draws"]["factorlab"]), "--tune", str(s["tune"]["factorlab"])]
+    command += ["--factors", str(s["factors"]), "--chains", str(s["chains"])]
+    for option in ("draws", "tune"):
+        if s[option]["factorlab"] is not None:
+            command += [f"--{option}", str(s[option]["factorlab"])]
     for cache in ("warm",) if s["quick"] else ("cold", "warm"):
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         start(command, study.cache(root, "whole"), "factorlab fit")
@@ -250,7 +255,9 @@ def installed(names: list[str], study: Study) -> list[str]:
     return out
 
 
-def lengths(defaults: dict[str, int], given: tuple[str, ...], everywhere: int | None) -> dict[str, int]:
+def lengths(
+    defaults: dict[str, int | None], given: tuple[str, ...], everywhere: int | None
+) -> dict[str, int | None]:
     """Number of draws by name, from NAME=N options."""
     out = {name: everywhere or value for name, value in defaults.items()}
     for item in given:
