@@ -6,13 +6,13 @@ set, and published token counts carry a log error of known size. Run from the re
 
     python benchmarks/coverage_rho.py --out coverage_rho.json --datasets 200
 
-Every data set is written as it ends, so that an interrupted study goes on where it stopped.
+Data sets are fitted one a core, or on a cluster (--cluster dask://host:port or ray://host:port). Each is
+written as it ends, so that an interrupted study goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
@@ -20,6 +20,8 @@ import click
 import numpy as np
 from scipy.stats import binom
 
+from factorlab.batch import run_batch
+from factorlab.errors import InputError
 from factorlab.inference.bayes import fit_bayes
 from factorlab.inference.budgets import two_step
 from factorlab.inference.joint_budgets import joint
@@ -27,6 +29,7 @@ from factorlab.inference.pca import fit_pca
 from factorlab.inference.priors import Priors
 from factorlab.scores import ScoreTable, read_scores
 from factorlab.simulation import simulate
+from factorlab.tabular import write_atomically
 
 LEVEL = 0.90
 RHO = {(0, "en"): 0.90, (1, "ja"): 0.85}
@@ -34,7 +37,7 @@ FACTORS = 3
 
 
 def one(
-    real: ScoreTable, loading: np.ndarray, error: float, seed: int, draws: int, tune: int
+    real: ScoreTable, loading: np.ndarray, draws: int, tune: int, error: float, seed: int
 ) -> dict[str, object]:
     """Fit one simulated table both ways."""
     began, cpu = time.perf_counter(), time.process_time()
@@ -43,7 +46,7 @@ def one(
     priors = Priors(guessed_log_sd=max(error, 0.01), official_log_sd=0.01)
     fit = fit_bayes(
         simulated.table, FACTORS, budget="product", pairs=False, priors=priors,
-        draws=draws, tune=tune, chains=2, cores=2, seed=seed,
+        draws=draws, tune=tune, chains=2, cores=1, seed=seed,
     )  # fmt: skip
     rows = joint(simulated.table, fit, level=LEVEL).table.set_index(["factor", "budget", "form"])
     plain = two_step(simulated.table, fit_pca(simulated.table, FACTORS), level=LEVEL).table
@@ -115,7 +118,9 @@ def summarise(rows: list[dict], errors: list[float]) -> tuple[list[dict], list[d
 @click.option(
     "--data", type=click.Path(path_type=Path), default=Path("data/scores.parquet"), show_default=True
 )
-@click.option("--minutes", type=float, help="Stop after this long; run again to go on.")
+@click.option("--minutes", type=float, help="Start no fit after this long; run again to go on.")
+@click.option("--workers", type=int, help="Fits at once; default: the machine's cores, or all of a cluster.")
+@click.option("--cluster", metavar="URL", help="dask://host:port or ray://host:port.")
 def main(
     out: Path,
     datasets: int,
@@ -125,6 +130,8 @@ def main(
     tune: int,
     data: Path,
     minutes: float | None,
+    workers: int | None,
+    cluster: str | None,
 ) -> None:
     """Run the study and write rows, table and goals."""
     levels = [float(value) for value in errors.split(",")]
@@ -132,19 +139,34 @@ def main(
     done = {(row["token_log_sd"], row["seed"]) for row in rows}
     real = read_scores(data)
     loading = fit_pca(real, FACTORS).loading_mean().to_numpy()
-    began = time.monotonic()
-    for seed in range(first_seed, first_seed + datasets):
-        for error in levels:
-            if (error, seed) in done:
-                continue
-            if minutes is not None and time.monotonic() - began > 60 * minutes:
-                return
-            rows.append(one(real, loading, error, seed, draws, tune))
-            table, goals = summarise(rows, levels)
-            partial = out.with_name(f".{out.name}.partial")
-            partial.write_text(json.dumps({"rows": rows, "table": table, "goals": goals}, indent=1) + "\n")
-            os.replace(partial, out)
-            click.echo(f"{len(rows)} fits: {json.dumps(table)}")
+
+    def keep(name: str, row: dict) -> None:
+        rows.append(row)
+        rows.sort(key=lambda row: (row["seed"], row["token_log_sd"]))
+        table, goals = summarise(rows, levels)
+        text = json.dumps({"rows": rows, "table": table, "goals": goals}, indent=1) + "\n"
+        write_atomically(out, lambda partial: Path(partial).write_text(text))
+        click.echo(f"{len(rows)} fits: {json.dumps(table)}")
+
+    try:
+        batch = run_batch(
+            one,
+            {
+                f"log error {error}, seed {seed}": {"error": error, "seed": seed}
+                for seed in range(first_seed, first_seed + datasets)
+                for error in levels
+                if (error, seed) not in done
+            },
+            shared=(real, loading, draws, tune),
+            workers=workers,
+            cluster=cluster,
+            seconds=None if minutes is None else 60 * minutes,
+            ended=keep,
+        )
+    except InputError as error:
+        raise click.ClickException(str(error)) from None
+    for name, text in batch.failures.items():
+        click.echo(f"{name} failed: {text}", err=True)
 
 
 if __name__ == "__main__":

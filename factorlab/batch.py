@@ -65,6 +65,7 @@ def run_batch(
     workers: int | None = None,
     cluster: str | None = None,
     folder: str | os.PathLike[str] | None = None,
+    tidy: bool = False,
     retries: int = 2,
     seconds: float | None = None,
     stage: str = "fits",
@@ -93,6 +94,8 @@ def run_batch(
         Where each result is kept as it ends, in a file of its own (`factorlab.kept`). Results that are
         there already are not computed again. They must be JSON-able, or dictionaries of JSON-able
         values and arrays.
+    tidy : bool
+        Delete every file in `folder` that is no result of these tasks, when the batch has ended.
     retries : int
         How often a task that failed, or lost its worker, is tried again.
     seconds : float, optional
@@ -154,6 +157,8 @@ def run_batch(
                 _run(
                     state, lambda names: _pool(count, "n_jobs")(_calls(in_pool, names, work, tasks)), deadline
                 )
+    if tidy and kept is not None:
+        kept.prune(tasks)
     return state.batch(notes)
 
 

@@ -390,10 +390,8 @@ def refit_verb(
             )
     except KeyboardInterrupt:
         kept = partial_folder(target)
-        what = (
-            f"finished fits are kept in {kept}; the same command goes on" if kept.is_dir() else "nothing kept"
-        )
-        click.echo(f"Interrupted: {what}.", err=True)
+        what = f"finished fits are kept in {kept}; the same command goes on from there"
+        click.echo(f"Interrupted: {what if kept.is_dir() else 'nothing was written'}.", err=True)
         ctx.exit(INTERRUPTED_EXIT)
     if as_json:
         click.echo((target / MARK).read_text(encoding="utf-8"), nl=False)

@@ -100,8 +100,6 @@ def refit(
     options: FitOptions,
     *,
     fits: int | None = None,
-    workers: int | None = None,
-    cluster: str | None = None,
     folder: str | None = None,
     progress: Progress | None = None,
 ) -> Refits:
@@ -113,11 +111,13 @@ def refit(
     scheme : {"leave-one-model-out", "leave-one-lineage-out", "bootstrap", "kfold"}
         See `factorlab.inference.resamples.draw_resamples`.
     options : FitOptions
-        ``method`` one of "pca", "ml" and "bayes", ``factors`` a number.
+        ``method`` one of "pca", "ml" and "bayes", ``factors`` a number; ``workers`` and ``cluster`` say
+        where the fits run.
     fits : int, optional
         Bootstrap samples (200) or folds (10).
-    workers, cluster, folder, progress
-        See `factorlab.batch.run_batch`; a folder keeps finished fits.
+    folder : path, optional
+        Keeps finished fits, and nothing else (`factorlab.batch.run_batch`).
+    progress : callable, optional
 
     Returns
     -------
@@ -150,9 +150,10 @@ def refit(
         tasks,
         shared=(table, options, used),
         settings=_settings(table, options),
-        workers=workers,
-        cluster=cluster,
+        workers=options.workers,
+        cluster=options.cluster,
         folder=folder,
+        tidy=True,
         stage=f"{options.method} fits",
         progress=progress,
     )
@@ -253,6 +254,8 @@ def _fit(table: ScoreTable, options: FitOptions, seed: int) -> FactorSolution:
         draws=options.draws,
         tune=options.tune,
         chains=options.chains,
+        max_draws=options.max_draws,
+        max_seconds=options.max_seconds,
         cores=1,
         seed=seed,
     )

@@ -16,6 +16,7 @@ _WHERE = {
     "chain_ranks": "diagnostics",
     "convergence": "diagnostics",
     "correlation_heatmap": "correlations",
+    "headline_moves": "refits",
     "leave_one_out_loadings": "loadings",
     "lineage_contrasts": "associations",
     "loadings_forest": "loadings",
