@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from factorlab.inference.sampling import convergence
+from factorlab.inference.mixing import convergence
 
 AGREE = 1.0
 """Separation below which two chains are not looked at further: R-hat of the two is about 1.15 at most."""

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from factorlab.errors import InputError
+from factorlab.inference.bridge import Mass
 from factorlab.inference.chains import APART, ChainGroups, group_chains, separations
-from factorlab.inference.stacking import KHAT_GOAL, Stacking
+from factorlab.inference.modes_text import describe
+from factorlab.inference.stacking import Stacking
+
+Weighting = Literal["stacking", "posterior"]
 
 
 class ByGroup(NamedTuple):
@@ -46,6 +51,9 @@ class Modes:
         The same of the implied correlations.
     factors : int
     stacking : Stacking or None
+        How well the groups predict.
+    mass : Mass or None
+        How much of the posterior they hold.
     """
 
     chains: ChainGroups
@@ -57,6 +65,7 @@ class Modes:
     pair_gap: np.ndarray
     factors: int
     stacking: Stacking | None = None
+    mass: Mass | None = None
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -85,9 +94,38 @@ class Modes:
         order = [k for k in np.argsort(-apart, kind="stable")[:most] if apart[k] >= APART]
         return [(int(column[k]), int(row[k])) for k in order]
 
-    def with_(self, stacking: Stacking) -> Modes:
-        """The same with predictive weights of its groups."""
-        return replace(self, stacking=stacking)
+    def with_(self, stacking: Stacking | None = None, mass: Mass | None = None) -> Modes:
+        """The same with what is known of how its groups predict, and of their mass."""
+        return replace(self, stacking=stacking or self.stacking, mass=mass or self.mass)
+
+    def chain_weights(self, how: Weighting) -> np.ndarray:
+        """Weight of each chain, sum 1: (chain,).
+
+        Parameters
+        ----------
+        how : {"stacking", "posterior"}
+            By how well its group predicts, or by the posterior mass that its group holds.
+
+        Raises
+        ------
+        InputError
+            When that is not known.
+        """
+        if how == "stacking" and self.stacking is not None:
+            return self.stacking.weights
+        if how == "posterior" and self.mass is not None and np.isfinite(self.mass.share).all():
+            weights = np.zeros(len(self.chains.separation))
+            for share, chains in zip(self.mass.share, self.groups, strict=True):
+                weights[list(chains)] = share / len(chains)
+            return weights
+        raise InputError(
+            f"weights by '{how}' are not known for these chains; "
+            + (
+                "give more draws: its mass needs several for each parameter"
+                if self.mass
+                else "compute them first"
+            )
+        )
 
     @property
     def words(self) -> str:
@@ -116,6 +154,12 @@ class Modes:
                 for i, j in self.disputed_pairs()
             ],
             "stacking": self.stacking.to_dict() if self.stacking is not None else None,
+            "mass": None
+            if self.mass is None
+            else {
+                name: [_number(v) for v in getattr(self.mass, name)]
+                for name in ("log_mass", "error", "share")
+            },
             "words": self.words,
         }
 
@@ -199,85 +243,3 @@ def _gap(center: np.ndarray, spread: np.ndarray) -> np.ndarray:
 def _number(value: float) -> float | None:
     """JSON has no NaN and no infinity."""
     return float(value) if np.isfinite(value) else None
-
-
-_ORDINAL = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-_NAMED = 5
-_TOLD = 3
-
-
-def describe(modes: Modes) -> str:
-    """What the chains disagree about and what helps, in words; empty when they agree."""
-    chains = modes.chains
-    if chains.verdict == "one":
-        return ""
-    n_chains = len(chains.separation)
-    restless = f"{_chains(chains.unsettled, n_chains)} had not come to rest"
-    if chains.verdict == "slow":
-        return (
-            f"The chains differ (R-hat up to {chains.rhat:.2f}), but not as separate solutions: "
-            f"{restless if chains.unsettled else 'their draws overlap'}. "
-            "Use a longer warm-up and more draws (--tune, --draws)."
-        )
-    who = "; ".join(f"{_nth(g)}: {_chains(c, n_chains)}" for g, c in enumerate(chains.groups))
-    out = [
-        f"The {n_chains} chains found {len(chains.groups)} different solutions "
-        f"({who}{'; ' + restless if chains.unsettled else ''}).",
-        _disagreement(modes),
-    ]
-    if modes.stacking is not None:
-        out.append(_predictions(modes.stacking))
-    out.append(
-        "Averages over all chains mix these solutions: try another number of factors "
-        f"(--factors {modes.factors + 1} or auto), or weight the chains by how well they predict "
-        "(--chain-weights stacking)."
-    )
-    return " ".join(out)
-
-
-def _disagreement(modes: Modes) -> str:
-    disputed, pairs = modes.disputed, modes.disputed_pairs()
-    named = [modes.benchmarks[j] for j in disputed]
-    shown = named if len(named) <= _NAMED else [*named[:_NAMED], f"{len(named) - _NAMED} more"]
-    if modes.gap[disputed[0]] < APART and pairs:
-        what, values = "the correlation", [modes.correlation[:, i, j] for i, j in pairs[:_TOLD]]
-        owners = [f"{modes.benchmarks[i]} with {modes.benchmarks[j]}" for i, j in pairs[:_TOLD]]
-    else:
-        what, values = "unique noise", [modes.noise_sd.mean[:, j] for j in disputed[:_TOLD]]
-        owners = named[:_TOLD]
-    first = _list([f"{v:.2f} in the {_nth(g)}" for g, v in enumerate(values[0])])
-    others = [
-        f"of {owner} {_list([f'{v:.2f}' for v in row])}"
-        for owner, row in zip(owners[1:], values[1:], strict=True)
-    ]
-    told = ", ".join([f"{what} of {owners[0]} is {first}", *others])
-    return f"They disagree about {_list(shown)}: {told}."
-
-
-def _predictions(stacking: Stacking) -> str:
-    elpd = [
-        f"{v:.1f}" + (f" ({-d:.1f} ± {e:.1f} below the best)" if d < 0 else "")
-        for v, d, e in zip(stacking.elpd, stacking.difference, stacking.difference_se, strict=True)
-    ]
-    weights = [f"{v:.2f}" for v in stacking.group_weights]
-    rough = (
-        f" (rough: k-hat is above {KHAT_GOAL} for {stacking.unreliable} of {stacking.loo.shape[1]} models)"
-    )
-    return (
-        f"The log predictive densities of left-out models are {_list(elpd)}, the weights by stacking "
-        f"{_list(weights)}{rough if stacking.unreliable else ''}."
-    )
-
-
-def _nth(group: int) -> str:
-    return _ORDINAL[group] if group < len(_ORDINAL) else f"{group + 1}th"
-
-
-def _chains(chains: Sequence[int], of: int) -> str:
-    if len(chains) == of > 1:
-        return "all chains"
-    return f"chain{'s' if len(chains) > 1 else ''} {_list([str(c + 1) for c in chains])}"
-
-
-def _list(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

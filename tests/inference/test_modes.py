@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from factorlab.errors import InputError
 from factorlab.inference.bayes import fit_bayes
+from factorlab.inference.bridge import Mass
 from factorlab.inference.modes import ability_covariance, find_modes
 from factorlab.inference.stacking import Stacking
 
@@ -92,6 +94,31 @@ def test_the_words_with_predictive_weights():
     assert told["stacking"]["group_weights"] == [0.75, 0.25]
     assert told["words"] == found.words
     assert np.shape(told["noise_sd"]["lower"]) == (2, 6)
+
+
+def test_the_words_with_posterior_mass():
+    found = two_solutions()
+    known = found.with_(mass=Mass(np.array([-10.0, -20.0]), np.array([0.1, 0.2])))
+    assert (
+        "Of the posterior that was found they hold 1.000 and less than 0.001, however many chains"
+        in known.words
+    )
+    assert known.words.endswith("(--chain-weights stacking) or by their mass (--chain-weights posterior).")
+    small = np.exp(-10) / (1 + np.exp(-10))
+    big = (1 - small) / 3
+    np.testing.assert_allclose(known.chain_weights("posterior"), [big, small, big, big])
+    told = json.loads(json.dumps(known.to_dict(), allow_nan=False))
+    assert told["mass"]["log_mass"] == [-10.0, -20.0]
+    rough = found.with_(mass=Mass(np.array([-10.0, -11.0]), np.array([0.1, 0.9])))
+    assert "they hold 0.731 and 0.269 (rough: log masses are uncertain by 0.9)" in rough.words
+    unknown = found.with_(mass=Mass(np.array([-10.0, np.nan]), np.array([0.1, np.nan])))
+    assert unknown.words == found.words
+    with pytest.raises(
+        InputError, match="weights by 'posterior' are not known for these chains; give more draws"
+    ):
+        unknown.chain_weights("posterior")
+    with pytest.raises(InputError, match="weights by 'stacking' are not known for these chains; compute"):
+        found.chain_weights("stacking")
 
 
 def test_solutions_that_differ_in_a_sign_are_told_by_correlations():
