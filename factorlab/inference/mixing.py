@@ -84,7 +84,8 @@ def convergence(values: np.ndarray) -> Convergence:
             x = np.ascontiguousarray(np.moveaxis(values[:, :, first : first + step], 2, 0), dtype=float)
             varies = np.isfinite(x).all(axis=(1, 2))
             varies[varies] = np.ptp(x[varies], axis=(1, 2)) > 0
-            out[:, first : first + step][:, varies] = _measures(x[varies])
+            if varies.any():
+                out[:, first : first + step][:, varies] = _measures(x[varies])
     if chains == 1:
         out[0] = np.nan
     return Convergence(*out)
