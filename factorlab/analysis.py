@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -93,7 +93,10 @@ class Analysis:
 
 
 def analyse(
-    table: ScoreTable, options: FitOptions | None = None, progress: Progress | None = None
+    table: ScoreTable,
+    options: FitOptions | None = None,
+    progress: Progress | None = None,
+    early: Callable[[Analysis], None] | None = None,
 ) -> Analysis:
     """Fit what the options ask for, and derive everything else from it.
 
@@ -103,6 +106,8 @@ def analyse(
     options : FitOptions, optional
     progress : callable, optional
         Called with (stage, done, total); see `factorlab.inference.sampling.Progress`.
+    early : callable, optional
+        Called before the Bayesian fit with what there is then, so that it can be drawn meanwhile.
 
     Raises
     ------
@@ -119,6 +124,8 @@ def analyse(
     fitted = _fit_baselines(fitted, tell)
     clock.lap("baselines")
     if chosen.wants("bayes"):
+        if early is not None:
+            early(fitted)
         fitted = _fit_bayes(fitted, tell)
     clock.lap("bayes")
     if fitted.pca is None and fitted.ml is None and fitted.bayes is None:

@@ -277,6 +277,9 @@ def fit(
     reading = {name: rest.pop(name) for name in _READING}
     if factors != "auto" and not factors.isdigit():
         raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
+    from factorlab.painter import Painter
+
+    painter = click.get_current_context().with_resource(Painter(rest["cores"] if page else 1))
     from factorlab.analysis import analyse, with_anchors
     from factorlab.inference.priors import Priors, read_priors
     from factorlab.options import FitOptions
@@ -297,8 +300,8 @@ def fit(
     from factorlab.console import Display, show
 
     with Display(silent=quiet) as progress:
-        analysis = analyse(scores, options, progress)
-        write_run(analysis, target, force=force, page=page, progress=progress)
+        analysis = analyse(scores, options, progress, painter.begin_early)
+        write_run(analysis, target, force=force, page=page, progress=progress, painter=painter)
     if as_json:
         click.echo((target / "summary.json").read_text(encoding="utf-8"), nl=False)
     else:
@@ -513,11 +516,14 @@ def plot(run: Path, name: str | None, out: Path | None) -> None:
 @click.option("--quiet", is_flag=True, help="No progress display.")
 def report(run: Path, quiet: bool) -> None:
     """Rebuild figures and report.html of RUN."""
+    from factorlab.painter import Painter
+
+    painter = click.get_current_context().with_resource(Painter())
     from factorlab.console import Display
     from factorlab.runs import load_run, write_page
 
     with Display(silent=quiet) as progress:
-        path = write_page(load_run(run), run, progress)
+        path = write_page(load_run(run), run, progress, painter)
     click.echo(f"Wrote {path}")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -92,33 +90,9 @@ def figure(analysis: Analysis, name: str) -> Figure:
     return known[name]()
 
 
-def save_figures(
-    analysis: Analysis,
-    folder: str | os.PathLike[str],
-    progress: Callable[[str, int, int], None] | None = None,
-) -> dict[str, tuple[Path, Path]]:
-    """Draw all figures and write each as ``<name>.png`` and ``<name>.svg``.
-
-    Parameters
-    ----------
-    analysis : Analysis
-    folder : path
-        Made when absent.
-    progress : callable, optional
-        Called with (stage, done, total).
-
-    Returns
-    -------
-    dict of str to (Path, Path)
-        PNG and SVG of each figure.
-    """
-    drawings = figures(analysis)
-    written = {}
-    for done, (name, drawing) in enumerate(drawings.items()):
-        if progress is not None:
-            progress("figures", done, len(drawings))
-        written[name] = plots.save(drawing(), Path(folder) / name)
-    return written
+def early_figures(analysis: Analysis) -> dict[str, Drawing]:
+    """Those of `figures` that do not depend on the Bayesian fit."""
+    return {name: drawing for part in (_data, _baselines) for name, drawing in part(analysis, False)}
 
 
 def main_solution(analysis: Analysis) -> FactorSolution | None:

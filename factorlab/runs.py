@@ -12,13 +12,13 @@ from typing import Any
 
 from factorlab.analysis import SCHEMES, Analysis, derive
 from factorlab.errors import InputError
-from factorlab.gallery import save_figures
 from factorlab.health import check
 from factorlab.inference.priors import Priors
 from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import parallel_analysis
 from factorlab.inference.solution import FactorSolution, load_solution
 from factorlab.options import FitOptions
+from factorlab.painter import Painter, save_figures
 from factorlab.report import write_report
 from factorlab.scores import ScoreTable, read_scores
 from factorlab.summary import clean, summarise, tables
@@ -56,6 +56,7 @@ def write_run(
     force: bool = False,
     page: bool = True,
     progress: Progress | None = None,
+    painter: Painter | None = None,
 ) -> Path:
     """Write table, solutions, summary, CSV tables, figures and page.
 
@@ -72,6 +73,8 @@ def write_run(
         Draw the figures and write the page as well as the numbers.
     progress : callable, optional
         Called with (stage, done, total).
+    painter : Painter, optional
+        Entered; its other process draws while this one writes. All is drawn here when not given.
 
     Returns
     -------
@@ -85,15 +88,22 @@ def write_run(
     """
     target = check_free(folder, force)
     with new_folder(target) as work:
+        if page and painter is not None:
+            painter.begin(analysis)
         write_results(analysis, work)
         if page:
-            write_page(analysis, work, progress)
+            write_page(analysis, work, progress, painter)
     return target
 
 
-def write_page(analysis: Analysis, folder: Path, progress: Progress | None = None) -> Path:
-    """Draw every figure into ``figures/`` and write ``report.html``; each file whole or not at all."""
-    written = save_figures(analysis, folder / "figures", progress)
+def write_page(
+    analysis: Analysis, folder: Path, progress: Progress | None = None, painter: Painter | None = None
+) -> Path:
+    """Draw every figure into ``figures/`` and write ``report.html``; each file whole or not at all.
+
+    Without a painter all is drawn in this process.
+    """
+    written = save_figures(analysis, folder / "figures", progress, painter)
     if progress is not None:
         progress("report", 0, 0)
     pictures = {name: png.read_bytes() for name, (png, _) in written.items()}

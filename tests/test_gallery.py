@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from small_runs import bare_run, small_run
 
 from factorlab.errors import InputError
-from factorlab.gallery import Drawing, figure, figures, save_figures
+from factorlab.gallery import Drawing, figure, figures
 
 DEFAULT = [
     "scores_by_group", "correlations", "correlations_spearman", "scree", "leave_one_out",
@@ -64,13 +64,3 @@ def test_unknown_name_lists_the_names():
         InputError, match=r"no figure 'PC9_ja' in this run; it has scores_by_group, .*PC1_scores"
     ):
         figure(bare_run(), "PC9_ja")
-
-
-def test_saving_writes_png_and_svg(tmp_path):
-    told = []
-    written = save_figures(bare_run(), tmp_path / "figures", progress=lambda *a: told.append(a))
-    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == sorted(
-        f"{name}.{kind}" for name in figures(bare_run()) for kind in ("png", "svg")
-    )
-    assert written["scree"][0].read_bytes().startswith(b"\x89PNG")
-    assert told[0] == ("figures", 0, len(written))

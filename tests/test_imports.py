@@ -32,7 +32,7 @@ LAYERS = [
     {"simulation", "options", "analysis", "refit_tables", "refits"},
     {"summary"},
     {"plots"},
-    {"gallery"},
+    {"gallery", "painter"},
     {"page"},
     {"report"},
     {"runs", "refit_folder"},

@@ -29,7 +29,6 @@ def settle(figure: Figure) -> None:
         figure.set_layout_engine("none")
 
 
-@styled
 def save(figure: Figure, stem: str | os.PathLike[str]) -> tuple[Path, Path]:
     """Write ``stem.png`` and ``stem.svg``: both under temporary names first, then renamed into place.
 
@@ -44,13 +43,22 @@ def save(figure: Figure, stem: str | os.PathLike[str]) -> tuple[Path, Path]:
     (Path, Path)
         The PNG and the SVG.
     """
+    return write(contents(figure), stem)
+
+
+def contents(figure: Figure) -> dict[str, bytes]:
+    """What `save` writes, by the ending of the file: "png", "svg"."""
+    drawn = draw(figure, DPI)
+    return {"png": png_bytes(drawn.pixels(), DPI), "svg": drawn.svg().encode("utf-8")}
+
+
+def write(files: dict[str, bytes], stem: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write the two files of a figure; see `save`."""
     base = Path(stem)
     base.parent.mkdir(parents=True, exist_ok=True)
-    drawn = draw(figure, DPI)
-    contents = {"png": png_bytes(drawn.pixels(), DPI), "svg": drawn.svg().encode("utf-8")}
     written: list[tuple[str, Path]] = []
     try:
-        for kind, content in contents.items():
+        for kind, content in files.items():
             target = base.with_name(f"{base.name}.{kind}")
             handle, name = tempfile.mkstemp(dir=base.parent, prefix=f".{target.name}.")
             written.append((name, target))
