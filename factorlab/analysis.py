@@ -324,6 +324,7 @@ def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
             chains=options.chains,
             max_draws=options.max_draws,
             max_seconds=options.max_seconds,
+            sampler=options.sampler,
             cores=options.cores,
             seed=options.seed,
             progress=tell,

@@ -216,6 +216,13 @@ _MODEL_OPTIONS = (
         "--max-draws", type=int, default=10_000, show_default=True, help="Draws of each chain at most."
     ),
     click.option("--max-seconds", type=float, help="Seconds of sampling at most."),
+    click.option(
+        "--sampler",
+        type=click.Choice(["auto", "nuts", "laplace"]),
+        default="auto",
+        show_default=True,
+        help="Exact sampling, or a normal approximation at the mode for very large tables.",
+    ),
     click.option("--chains", type=int, default=4, show_default=True, help="Chains."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers."),
 )
@@ -309,6 +316,9 @@ def fit(
 
         show(analysis, Console(highlight=False))
         click.echo(f"Wrote {target}/" + (f" (open {target / 'report.html'})" if page else ""))
+    if analysis.bayes is not None and analysis.bayes.extra.get("stopped") == "interrupted":
+        click.echo("Interrupted while sampling: what was drawn until then is in the folder.", err=True)
+        sys.exit(INTERRUPTED_EXIT)
     if strict and analysis.problems:
         sys.exit(STRICT_EXIT)
 

@@ -39,6 +39,8 @@ class FitOptions:
         Draws of each chain after which sampling stops in any case.
     max_seconds : float or None
         Seconds of sampling after which it stops in any case.
+    sampler : {"auto", "nuts", "laplace"}
+        Exact sampling, or a normal approximation at the mode; "auto" chooses by the table's size.
     cores : int or None
     workers : int or None
         Fits at once where there are many of them (held-out cells).
@@ -64,6 +66,7 @@ class FitOptions:
     chains: int = 4
     max_draws: int = 10_000
     max_seconds: float | None = None
+    sampler: Literal["auto", "nuts", "laplace"] = "auto"
     cores: int | None = None
     workers: int | None = None
     cluster: str | None = None

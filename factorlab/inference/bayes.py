@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,6 +16,7 @@ from factorlab.inference.density import Density, compile_density, constrain
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
 from factorlab.inference.kernel import draw_latents
+from factorlab.inference.laplace import KHAT_GOAL, approximate
 from factorlab.inference.model import BudgetForm, ModelInputs, build_model, model_inputs, predictor_scale
 from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, orient, whiten
 from factorlab.inference.pca import fit_pca
@@ -28,6 +29,11 @@ from factorlab.scores import ScoreTable
 IDENTIFIED = 0.8
 """An axis counts as identified when the median |cosine| of the draws' principal axis is above this
 both with the posterior's typical axis and with the PCA axis that gives it its name."""
+
+MOST_CELLS = 500_000
+"""Observed cells up to which "auto" samples exactly."""
+
+Sampler = Literal["auto", "nuts", "laplace"]
 
 MOST_ABILITIES = 2**24
 """Abilities (draws x models x factors) kept at most, 128 MiB; of more draws every n-th is kept."""
@@ -47,6 +53,7 @@ def fit_bayes(
     chains: int = 4,
     max_draws: int = 10_000,
     max_seconds: float | None = None,
+    sampler: Sampler = "auto",
     cores: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -74,6 +81,10 @@ def fit_bayes(
         then falls short is told in the diagnostics. Give it equal to ``draws`` for a fixed length.
     max_seconds : float, optional
         Limit of the sampling time, in seconds.
+    sampler : {"auto", "nuts", "laplace"}
+        Exact sampling, or a normal approximation at the mode (`factorlab.inference.laplace`) with
+        ``draws`` draws a chain; "auto" takes the second above `MOST_CELLS` observed cells, and the
+        notes say so.
     cores : int, optional
         Chains that run at once; fewer than ``chains`` fixes the length at ``draws``.
     seed : int
@@ -109,15 +120,19 @@ def fit_bayes(
         density = compile_density(build_model(inputs, p))
         work = _Posterior(table, inputs, density, reference_loadings(table, factors), orientation, seed)
         compiled = time.perf_counter()
-        drawn = sample(
-            density,
-            Length(draws, max_draws, max_seconds, tune),
-            chains=chains,
-            cores=cores,
-            seed=seed,
-            standing=work.standing,
-            progress=tell,
-        )
+        how = sampler if sampler != "auto" else choose_sampler(inputs)
+        if how == "laplace":
+            drawn = _approximated(density, draws, chains, seed, tell)
+        else:
+            drawn = sample(
+                density,
+                Length(draws, max_draws, max_seconds, tune),
+                chains=chains,
+                cores=cores,
+                seed=seed,
+                standing=work.standing,
+                progress=tell,
+            )
         tell("turning draws to common axes", 0, 0)
         found = work.judge(drawn.points, drawn.divergences)
     standard = table.standardised()
@@ -125,7 +140,7 @@ def fit_bayes(
         "factors": factors, "budget": inputs.budget if inputs.regresses else "none",
         "pairs": bool(inputs.groups),
         "orientation": orientation, "draws": draws, "tune": tune, "chains": chains,
-        "max_draws": max_draws, "max_seconds": max_seconds, "priors": asdict(p),
+        "max_draws": max_draws, "max_seconds": max_seconds, "sampler": how, "priors": asdict(p),
     }  # fmt: skip
     return FactorSolution(
         draws=found.draws,
@@ -148,9 +163,16 @@ def fit_bayes(
         orientation=orientation,
         diagnostics=_with_limit(found.diagnostics, drawn, max_draws, max_seconds),
         provenance=describe(table, seed, settings),
-        notes=(*inputs.design.notes, *_notes(table, found), *_kept(drawn, found.draws)),
+        notes=(
+            *inputs.design.notes,
+            *_notes(table, found),
+            *_kept(drawn, found.draws),
+            *_chosen(sampler, how, inputs),
+        ),
         extra={
             "identified": found.identified,
+            "sampler": how,
+            **({} if drawn.khat is None else {"khat": drawn.khat}),
             "leapfrog_steps": drawn.leapfrog_steps,
             "gradients": drawn.gradients,
             "stopped": drawn.stopped,
@@ -216,10 +238,40 @@ def thinning(inputs: ModelInputs, chains: int, draws: int) -> int:
     return -(-chains * draws * len(inputs.cells.z) * inputs.factors // MOST_ABILITIES)
 
 
+def choose_sampler(inputs: ModelInputs) -> Literal["nuts", "laplace"]:
+    """Exact sampling where it is affordable."""
+    return "nuts" if inputs.cells.observed.sum() <= MOST_CELLS else "laplace"
+
+
+def _approximated(density: Density, draws: int, chains: int, seed: int, tell: Progress) -> Sample:
+    found = approximate(density, draws=draws, chains=chains, seed=seed, progress=tell)
+    return Sample(found.points, 0, 0.0, found.gradients, found.seconds, "approximated", found.khat)
+
+
+def _chosen(asked: Sampler, how: str, inputs: ModelInputs) -> list[str]:
+    if how != "laplace":
+        return []
+    why = (
+        f"{int(inputs.cells.observed.sum())} cells are more than {MOST_CELLS}"
+        if asked == "auto"
+        else "asked for"
+    )
+    return [
+        f"Laplace approximation ({why}): a normal distribution at the mode, not exact draws; "
+        "--sampler nuts samples exactly"
+    ]
+
+
 def _with_limit(
     diagnostics: Diagnostics, drawn: Sample, max_draws: int, max_seconds: float | None
 ) -> Diagnostics:
     """Say which limit was reached, where the goals were not."""
+    if drawn.khat is not None and not drawn.khat <= KHAT_GOAL:
+        told = (
+            f"Pareto k-hat {drawn.khat:.2f} above {KHAT_GOAL}: importance sampling cannot confirm the Laplace "
+            "approximation; intervals may be off, use --sampler nuts"
+        )
+        return replace(diagnostics, problems=(*diagnostics.problems, told))
     why = {
         "draws": f"the limit of {max_draws} draws a chain was reached first; raise --max-draws",
         "seconds": f"the limit of {max_seconds:g} seconds was reached first; raise --max-seconds"

@@ -109,8 +109,10 @@ class Sample(NamedTuple):
     gradients : int
         Gradient evaluations in all, warm-up included.
     seconds : float
-    stopped : {"converged", "draws", "seconds", "interrupted"}
+    stopped : {"converged", "draws", "seconds", "interrupted", "approximated"}
         Why sampling ended.
+    khat : float or None
+        Of an approximation, the Pareto k-hat of its importance ratios.
     """
 
     points: np.ndarray
@@ -118,7 +120,8 @@ class Sample(NamedTuple):
     leapfrog_steps: float
     gradients: int
     seconds: float
-    stopped: Literal["converged", "draws", "seconds", "interrupted"]
+    stopped: Literal["converged", "draws", "seconds", "interrupted", "approximated"]
+    khat: float | None = None
 
 
 def sample(
