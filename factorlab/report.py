@@ -28,7 +28,7 @@ from factorlab.page.numbers import count, number, percent
 Figures = Mapping[str, bytes | str]
 
 PAGE_DPI = 130
-PAGE_BYTES = 5_500_000
+PAGE_BYTES = 5_700_000
 """Of all figures; above it they get a palette, so that the page stays below about 8 MB."""
 
 COLOURS = 256
@@ -178,7 +178,7 @@ def _repacked(png: bytes, colours: int = 0) -> bytes:
         flat = image.convert("RGB")
         if colours:
             flat = flat.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        flat.save(out, format="PNG", optimize=True)
+        flat.save(out, format="PNG", compress_level=6)  # 9 takes 7 times as long for 9 % fewer bytes
     return out.getvalue() if out.tell() < len(png) else png
 
 

@@ -1,13 +1,16 @@
 """The report page: its numbers are those of the results, it loads nothing, it holds for partial runs."""
 
+import base64
 import functools
 import html
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_runs import bare_run, small_run
 
 from factorlab.analysis import analyse
@@ -15,7 +18,7 @@ from factorlab.inference.solution import Diagnostics
 from factorlab.options import FitOptions
 from factorlab.page import budget_tables, findings, fit_tables
 from factorlab.page.numbers import number, percent, plural, probability, significant, with_interval
-from factorlab.report import mark_languages, render, write_report
+from factorlab.report import embed, mark_languages, render, write_report
 
 CAUSAL = r"\b(effect of|causes|caused|leads? to|improves?|because of the (tokens|budget))\b"
 
@@ -217,6 +220,20 @@ def test_given_figures_are_embedded_as_they_are():
     page = render(bare_run(), figures={"scree": "<svg xmlns='http://www.w3.org/2000/svg'/>", "unknown": b""})
     assert page.count("<img ") == 1
     assert 'src="data:image/svg+xml;base64,' in page
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("RGB", True), ("RGBA", False)])
+def test_png_is_embedded_as_it_is_unless_it_has_alpha(mode, kept):
+    file = io.BytesIO()
+    picture = np.random.default_rng(0).integers(0, 256, (9, 9, len(mode)), dtype=np.uint8)
+    picture[..., 3:] = 255
+    Image.fromarray(picture).save(file, format="PNG", compress_level=0)
+    (figure,) = embed(bare_run(), {"scree": file.getvalue()}).values()
+    data = base64.b64decode(figure.source.removeprefix("data:image/png;base64,"))
+    assert (data == file.getvalue()) == kept
+    shown = Image.open(io.BytesIO(data))
+    assert shown.mode == "RGB"
+    assert np.array_equal(np.asarray(shown), picture[..., :3])
 
 
 def test_numbers_as_text():

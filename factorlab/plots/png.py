@@ -36,7 +36,7 @@ def png_bytes(pixels: np.ndarray, dpi: float) -> bytes:
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)),
         (b"pHYs", struct.pack(">IIB", metre, metre, 1)),
         (b"tEXt", b"Software\0factorlab"),
-        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+        (b"IDAT", zlib.compress(rows, 6)),
         (b"IEND", b""),
     )
     return SIGNATURE + b"".join(
