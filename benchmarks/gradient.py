@@ -35,9 +35,9 @@ def multiply_adds(cells: Cells, factors: int) -> float:
 
     Per observed cell: residual K, weights 2, quadratic 1, A K(K+1)/2, h K; conditional residual K,
     d/dLambda from v K, from A^-1 K(K+1)/2, the same for psi K(K+1)/2, sums of v and v^2 2. A benchmark
-    in a group of shared items: K + 2 more going in, K^2 + 3 K instead of K(K+1) coming back. Per model: Cholesky,
-    inverse, product and solves K^3 / 6 + K^3 / 6 + K^3 / 6 + 2 K^2; a group K(K+1)/2 + 3 K + 6 in and K^2 + K
-    out.
+    in a group of shared items: K + 2 more going in, K^2 + 3 K instead of K(K+1) coming back. Per model:
+    Cholesky, inverse, product and solves K^3 / 6 + K^3 / 6 + K^3 / 6 + 2 K^2; a group K(K+1)/2 + 3 K + 6 in
+    and K^2 + K out.
     """
     k = factors
     triangle = k * (k + 1) / 2
@@ -164,8 +164,11 @@ def main(out: Path, repeats: int, quick: bool, data: Path) -> None:
     rows: list[dict[str, Any]] = []
     for name, inputs, graph in tables:
         rows += measure(name, inputs, repeats, graph)
-        click.echo("\n".join(f"{r['table']:26} {r['function']:36} {r['microseconds']:10.1f} us "
-                             f"{r['times_floor']:6.2f} x floor" for r in rows if r["table"] == name))  # fmt: skip
+        for r in rows:
+            if r["table"] == name:
+                click.echo(
+                    f"{name:26} {r['function']:36} {r['microseconds']:10.1f} us {r['times_floor']:6.2f}"
+                )
     goals = [
         {
             "name": f"kernel over floor, {row['table']}",

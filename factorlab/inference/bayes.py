@@ -251,11 +251,8 @@ def _approximated(density: Density, draws: int, chains: int, seed: int, tell: Pr
 def _chosen(asked: Sampler, how: str, inputs: ModelInputs) -> list[str]:
     if how != "laplace":
         return []
-    why = (
-        f"{int(inputs.cells.observed.sum())} cells are more than {MOST_CELLS}"
-        if asked == "auto"
-        else "asked for"
-    )
+    cells = int(inputs.cells.observed.sum())
+    why = f"{cells} cells are more than {MOST_CELLS}" if asked == "auto" else "asked for"
     return [
         f"Laplace approximation ({why}): a normal distribution at the mode, not exact draws; "
         "--sampler nuts samples exactly"
@@ -268,8 +265,8 @@ def _with_limit(
     """Say which limit was reached, where the goals were not."""
     if drawn.khat is not None and not drawn.khat <= KHAT_GOAL:
         told = (
-            f"Pareto k-hat {drawn.khat:.2f} above {KHAT_GOAL}: importance sampling cannot confirm the Laplace "
-            "approximation; intervals may be off, use --sampler nuts"
+            f"Pareto k-hat {drawn.khat:.2f} above {KHAT_GOAL}: importance sampling cannot confirm the "
+            "Laplace approximation; intervals may be off, use --sampler nuts"
         )
         return replace(diagnostics, problems=(*diagnostics.problems, told))
     why = {

@@ -101,8 +101,9 @@ def compile_density(model: pm.Model) -> Density:
     shapes = [np.shape(point[v.name]) for v in values]
     ends = np.cumsum([0, *[int(np.prod(shape)) for shape in shapes]])
     slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
-    value = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
-    gradient = pt.concatenate([g.ravel() for g in pytensor.grad(value, values)])
+    value: Any = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
+    slopes: Any = pytensor.grad(value, values)
+    gradient = pt.concatenate([g.ravel() for g in slopes])
     x = pt.TensorType("float64", shape=(int(ends[-1]),))("x")
     parts = {v: x[s].reshape(shape) for v, s, shape in zip(values, slices, shapes, strict=True)}
     shared = [v for v in _ancestors([value, gradient]) if isinstance(v, SharedVariable)]

@@ -12,7 +12,8 @@ mostly through shared ones, so that their block is taken as diagonal:
 G and C are central differences of the gradient, two evaluations for each shared parameter; D is found with
 random signs (Bekas, Kokiopoulou & Saad 2007, Applied Numerical Mathematics 57). So the cost is that of
 some thousand gradients, each linear in the observed cells. How far the normal is from the posterior is
-told by the Pareto k-hat of the importance ratios (Yao, Vehtari, Simpson & Gelman 2018, ICML): above 0.7 it is unverified.
+told by the Pareto k-hat of the importance ratios (Yao, Vehtari, Simpson & Gelman 2018, ICML): above 0.7
+it is unverified.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def approximate(
     for c, at in enumerate(shared):
         if c % 20 == 0:
             tell("curvature at the mode", c, len(shared))
-        columns[:, c] = _along(counted, mode, np.eye(1, density.n_dim, at)[0])
+        columns[:, c] = _along(counted, mode, np.eye(1, density.n_dim, int(at))[0])
     g, cross = columns[shared], columns[own]
     diagonal = _diagonal(counted, mode, own, rng)
     schur = (g + g.T) / 2 - cross.T @ (cross / diagonal[:, None])

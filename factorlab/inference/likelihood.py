@@ -57,10 +57,10 @@ class IntegratedLogLikelihood(Op):
         """Vector-Jacobian product; only the value has derivatives."""
         if any(not isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
             raise NotImplementedError("second derivatives of the integrated likelihood are not available")
-        slopes = self(*inputs)[1:]
+        slopes = self.make_node(*inputs).outputs[1:]
         return [*[disconnected_type() for _ in range(_N_DATA)], *[cotangents[0] * s for s in slopes]]
 
-    L_op = pullback
+    L_op = pullback  # type: ignore[assignment]
 
     def connection_pattern(self, node: Apply) -> list[list[bool]]:
         connected = [True] * len(node.outputs)
@@ -115,6 +115,7 @@ def log_likelihood(
     tensor, ()
         Differentiable with respect to all parameters, once.
     """
-    return IntegratedLogLikelihood()(
+    node = IntegratedLogLikelihood().make_node(
         *blocks, loading, mean, ability_mean, noise_sd, pair_sd, root_sd, step_sd
-    )[0]
+    )
+    return node.outputs[0]

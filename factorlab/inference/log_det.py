@@ -60,8 +60,8 @@ class LogDeterminant(Op):
 
     __props__ = ()
 
-    def make_node(self, matrix: Any) -> Apply:
-        return Apply(self, [pt.as_tensor_variable(matrix)], [pt.dscalar(), pt.dmatrix()])
+    def make_node(self, *inputs: Any) -> Apply:
+        return Apply(self, [pt.as_tensor_variable(inputs[0])], [pt.dscalar(), pt.dmatrix()])
 
     def perform(self, node: Apply, inputs: Any, output_storage: Any) -> None:
         value, inverse = log_det_inverse(np.ascontiguousarray(inputs[0]))
@@ -74,9 +74,9 @@ class LogDeterminant(Op):
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         if not isinstance(cotangents[1].type, DisconnectedType):
             raise NotImplementedError("second derivatives of the log determinant are not available")
-        return [cotangents[0] * self(*inputs)[1]]
+        return [cotangents[0] * self.make_node(*inputs).outputs[1]]
 
-    L_op = pullback
+    L_op = pullback  # type: ignore[assignment]
 
 
 @register_funcify_default_op_cache_key(LogDeterminant)
@@ -102,4 +102,4 @@ def log_det(matrix: Any) -> Any:
     tensor, ()
         -inf where the matrix is not positive definite.
     """
-    return LogDeterminant()(matrix)[0]
+    return LogDeterminant().make_node(matrix).outputs[0]
