@@ -325,6 +325,7 @@ def _fit_bayes(fitted: Analysis, tell: Progress) -> Analysis:
             max_draws=options.max_draws,
             max_seconds=options.max_seconds,
             sampler=options.sampler,
+            chain_weights=options.chain_weights,
             cores=options.cores,
             seed=options.seed,
             progress=tell,

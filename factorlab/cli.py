@@ -223,6 +223,13 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="Exact sampling, or a normal approximation at the mode for very large tables.",
     ),
+    click.option(
+        "--chain-weights",
+        type=click.Choice(["none", "stacking", "posterior"]),
+        default="none",
+        show_default=True,
+        help="Chains that found different solutions: tell only, or weight them by prediction or mass.",
+    ),
     click.option("--chains", type=int, default=4, show_default=True, help="Chains."),
     click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers."),
 )

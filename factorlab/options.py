@@ -41,6 +41,8 @@ class FitOptions:
         Seconds of sampling after which it stops in any case.
     sampler : {"auto", "nuts", "laplace"}
         Exact sampling, or a normal approximation at the mode; "auto" chooses by the table's size.
+    chain_weights : {"none", "stacking", "posterior"}
+        How chains that found different solutions are weighted.
     cores : int or None
     workers : int or None
         Fits at once where there are many of them (held-out cells).
@@ -67,6 +69,7 @@ class FitOptions:
     max_draws: int = 10_000
     max_seconds: float | None = None
     sampler: Literal["auto", "nuts", "laplace"] = "auto"
+    chain_weights: Literal["none", "stacking", "posterior"] = "none"
     cores: int | None = None
     workers: int | None = None
     cluster: str | None = None

@@ -11,19 +11,23 @@ import numpy as np
 import xarray as xr
 from threadpoolctl import threadpool_limits
 
+from factorlab.inference.bridge import masses
 from factorlab.inference.convergence import diagnose, problems
 from factorlab.inference.density import Density, compile_density, constrain
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
 from factorlab.inference.kernel import draw_latents
 from factorlab.inference.laplace import KHAT_GOAL, approximate
+from factorlab.inference.left_out import kin, left_out_density
 from factorlab.inference.model import BudgetForm, ModelInputs, build_model, model_inputs, predictor_scale
+from factorlab.inference.modes import Modes, ability_covariance, find_modes
 from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, orient, whiten
 from factorlab.inference.pca import fit_pca
 from factorlab.inference.priors import Priors
 from factorlab.inference.provenance import describe
 from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent
 from factorlab.inference.solution import Diagnostics, FactorSolution, label_draws
+from factorlab.inference.stacking import pick_draws, stack_chains
 from factorlab.scores import ScoreTable
 
 IDENTIFIED = 0.8
@@ -34,6 +38,7 @@ MOST_CELLS = 500_000
 """Observed cells up to which "auto" samples exactly."""
 
 Sampler = Literal["auto", "nuts", "laplace"]
+ChainWeights = Literal["none", "stacking", "posterior"]
 
 MOST_ABILITIES = 2**24
 """Abilities (draws x models x factors) kept at most, 128 MiB; of more draws every n-th is kept."""
@@ -54,6 +59,7 @@ def fit_bayes(
     max_draws: int = 10_000,
     max_seconds: float | None = None,
     sampler: Sampler = "auto",
+    chain_weights: ChainWeights = "none",
     cores: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -85,6 +91,10 @@ def fit_bayes(
         Exact sampling, or a normal approximation at the mode (`factorlab.inference.laplace`) with
         ``draws`` draws a chain; "auto" takes the second above `MOST_CELLS` observed cells, and the
         notes say so.
+    chain_weights : {"none", "stacking", "posterior"}
+        What to do when chains settle on different solutions: say so and nothing else; or draw from the
+        chains again, weighted by how well their solutions predict left-out models, or by the posterior
+        mass that they hold (`factorlab.inference.modes`).
     cores : int, optional
         Chains that run at once; fewer than ``chains`` fixes the length at ``draws``.
     seed : int
@@ -135,6 +145,8 @@ def fit_bayes(
             )
         tell("turning draws to common axes", 0, 0)
         found = work.judge(drawn.points, drawn.divergences)
+        diagnostics = _with_limit(found.diagnostics, drawn, max_draws, max_seconds)
+        found, modes, told = work.separate(found, drawn.points, chain_weights)
     standard = table.standardised()
     settings = {
         "factors": factors, "budget": inputs.budget if inputs.regresses else "none",
@@ -161,7 +173,7 @@ def fit_bayes(
         method="bayes",
         kind="posterior",
         orientation=orientation,
-        diagnostics=_with_limit(found.diagnostics, drawn, max_draws, max_seconds),
+        diagnostics=replace(diagnostics, problems=(*told, *diagnostics.problems)),
         provenance=describe(table, seed, settings),
         notes=(
             *inputs.design.notes,
@@ -172,6 +184,7 @@ def fit_bayes(
         extra={
             "identified": found.identified,
             "sampler": how,
+            **({} if modes is None else {"modes": modes.to_dict()}),
             **({} if drawn.khat is None else {"khat": drawn.khat}),
             "leapfrog_steps": drawn.leapfrog_steps,
             "gradients": drawn.gradients,
@@ -191,6 +204,8 @@ class _Found(NamedTuple):
     diagnostics: Diagnostics
     stay: np.ndarray
     identified: list[bool]
+    values: dict[str, np.ndarray]
+    ability: np.ndarray
 
 
 class _Posterior:
@@ -223,10 +238,47 @@ class _Posterior:
             draws = _label(self.table, self.inputs, flat, effect, oriented, axis, shape)
             stay = _staying(oriented, axis, self.how)
             identified = [bool(value > IDENTIFIED) for value in stay.min(axis=0)]
-            self._last = points.shape, _Found(draws, diagnose(draws, 0, identified), stay, identified)
+            values = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
+            self._last = points.shape, _Found(
+                draws, diagnose(draws, 0, identified), stay, identified, values,
+                ability.reshape(*shape, *ability.shape[1:]),
+            )  # fmt: skip
         found = self._last[1]
         told = tuple(problems(found.diagnostics.table, divergences))
         return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=told))
+
+    def separate(
+        self, found: _Found, points: np.ndarray, weights: ChainWeights
+    ) -> tuple[_Found, Modes | None, list[str]]:
+        """Whether chains found different solutions, in words; their draws weighted when asked for."""
+        if points.shape[0] < 2:
+            return found, None, []
+        modes = find_modes(
+            found.values["loading"], ability_covariance(found.ability), found.values["noise_sd"],
+            self.table.benchmark_names,
+        )  # fmt: skip
+        if not modes.several:
+            return found, None, [modes.words] if modes.words else []
+        tree = self.inputs.design
+        families = kin(tree.node, tree.parent) if tree.has_roots else None
+        density = left_out_density(self.inputs.cells, found.values, families)
+        modes = modes.with_(stacking=stack_chains(density, modes.groups))
+        if weights == "posterior":
+            evaluate = self.density.evaluator()
+            modes = modes.with_(mass=masses(points, modes.groups, lambda x: evaluate(x)[0], seed=self.seed))
+        told = [modes.words]
+        if weights == "none":
+            return found, modes, told
+        shares = modes.chain_weights(weights)
+        picked = pick_draws(shares, points.shape[1], self.seed)
+        self._last = None
+        again = self.judge(points[picked.chain, picked.draw], 0)
+        by_chain = ", ".join(f"{share:.2f}" for share in shares)
+        told.append(
+            f"draws are picked from the chains with weights {by_chain} ({weights}): R-hat and effective "
+            "sample sizes told here are those of the chains before"
+        )
+        return again, modes, told
 
 
 _RAW = frozenset({"loading_on_slice", "slope_raw"})
