@@ -94,6 +94,7 @@ def compile_density(model: pm.Model) -> Density:
     import pytensor
     import pytensor.tensor as pt
     from pytensor.compile.sharedvalue import SharedVariable
+    from pytensor.graph.replace import clone_replace
     from pytensor.graph.rewriting.utils import rewrite_graph
 
     values = [model.rvs_to_values[rv] for rv in model.free_RVs]
@@ -108,7 +109,7 @@ def compile_density(model: pm.Model) -> Density:
     parts = {v: x[s].reshape(shape) for v, s, shape in zip(values, slices, shapes, strict=True)}
     shared = [v for v in _ancestors([value, gradient]) if isinstance(v, SharedVariable)]
     inputs = [v.type() for v in shared]
-    graphs = pytensor.clone_replace([value, gradient], parts | dict(zip(shared, inputs, strict=True)))
+    graphs = clone_replace([value, gradient], parts | dict(zip(shared, inputs, strict=True)))
     compiled = pytensor.function([x, *inputs], graphs, mode="NUMBA", on_unused_input="ignore")
     data = tuple(np.ascontiguousarray(v.get_value(borrow=True)) for v in shared)
     table = [np.array([array.ctypes.data, *array.shape], dtype=np.int64) for array in data]
