@@ -188,7 +188,10 @@ def leave_one_out_loadings(
         far = np.unravel_index(np.argmax(np.abs(draws - np.median(draws, axis=0))), draws.shape)
         who = lineages[far[0]] or ", ".join(map(str, left_out[far[0]]))
         rows = np.arange(draws.shape[1])
-        axes.plot(draws.T, rows, linestyle="none", marker="|", markersize=7, color=PALETTE[1], alpha=0.35)
+        places = np.tile(rows, len(draws))
+        axes.plot(
+            draws.ravel(), places, linestyle="none", marker="|", markersize=7, color=PALETTE[1], alpha=0.35
+        )
         mean, sd = draws.mean(axis=0), draws.std(axis=0)
         axes.hlines(rows, mean - sd, mean + sd, color=INK, linewidth=2.2)
         axes.plot(mean, rows, linestyle="none", marker="o", markersize=3.5, color=INK)

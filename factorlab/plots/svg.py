@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ class SvgRenderer(RendererBase):
         super().__init__()
         self.width, self.height, self.dpi = width, height, dpi
         self._body: list[str] = []
+        self._items: list[tuple[str, str]] | None = None  # of a collection: element up to its style, style
+        self._shapes: dict[tuple[int, bytes], str] | None = None  # of a collection of one path: their names
         self._names: dict[str, str] = {}  # a shared element, with {} for its name: its name
 
     def text(self) -> str:
@@ -50,9 +54,37 @@ class SvgRenderer(RendererBase):
         return points * self.dpi / 72
 
     def draw_path(self, gc, path, transform, rgbFace=None):
-        data = self._data(path, transform, simplify=rgbFace is None and gc.get_hatch() is None)
-        if data:
-            self._body.append(f'<path d="{data}"{self._style(gc, rgbFace)}{self._clip(gc)}/>')
+        if self._shapes is not None:
+            element = self._again(path, transform.get_matrix(), self._shapes)
+        else:
+            data = self._data(path, transform, simplify=rgbFace is None and gc.get_hatch() is None)
+            element = f'<path d="{data}"' if data else ""
+        style = f"{self._style(gc, rgbFace)}{self._clip(gc)}"
+        if element and self._items is not None:
+            self._items.append((element, style))
+        elif element:
+            self._body.append(f"{element}{style}/>")
+
+    def draw_path_collection(self, gc, master_transform, paths, *args, **options):
+        """One shape in many places is written once; a style that many share, once around them."""
+        self._items = []
+        self._shapes = {} if len(paths) == 1 else None
+        super().draw_path_collection(gc, master_transform, paths, *args, **options)
+        for style, group in groupby(self._items, key=itemgetter(1)):
+            elements = [f"{element}/>" for element, _ in group]
+            self._body += [f"<g{style}>", *elements, "</g>"]
+        self._items = self._shapes = None
+
+    def _again(self, path: Path, matrix: np.ndarray, names: dict[tuple[int, bytes], str]) -> str:
+        """A path that was defined before, maybe elsewhere."""
+        key = (id(path), matrix[:2, :2].tobytes())
+        if key not in names:
+            unmoved = matrix.copy()
+            unmoved[:2, 2] = 0
+            data = self._data(path, Affine2D(unmoved), height=0)
+            names[key] = self._define(f'<path id="{{}}" d="{data}"/>') if data else ""
+        x, y = matrix[:2, 2]
+        return f'<use xlink:href="#{names[key]}" x="{x:.2f}" y="{self.height - y:.2f}"' if names[key] else ""
 
     def draw_markers(self, gc, marker_path, marker_trans, path, trans, rgbFace=None):
         places = trans.transform(path.vertices)

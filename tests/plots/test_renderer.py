@@ -116,6 +116,25 @@ def test_svg_holds_the_same_places():
     assert {shapes[name].tag for name in used} == {f"{SVG}path", f"{SVG}clipPath", f"{SVG}pattern"}
 
 
+def test_svg_writes_the_shape_and_the_style_of_a_collection_once():
+    figure = Figure(figsize=(2, 2))
+    axes = figure.subplots()
+    axes.set_axis_off()
+    x, y = np.array([0.1, 0.5, 0.9]), np.array([0.2, 0.8, 0.4])
+    axes.scatter(x, y, s=[30, 60, 30], color="#0072B2", alpha=0.5)
+    axes.hlines(y, 0, x, color="#D55E00")
+    root = ET.fromstring(draw(figure, 100).svg())
+    figure.dpi = 100
+    groups = {g.get("fill") + (g.get("stroke") or ""): g for g in root.iter(f"{SVG}g") if g.get("fill")}
+    assert set(groups) == {"#0072b2#0072b2", "none#d55e00"}
+    uses = list(groups["#0072b2#0072b2"])
+    assert {tuple(u.attrib) for u in uses} == {(HREF, "x", "y")}
+    assert [u.get(HREF) == uses[0].get(HREF) for u in uses] == [True, False, True]
+    found = np.array([[float(u.get("x")), 200 - float(u.get("y"))] for u in uses])
+    np.testing.assert_allclose(found, axes.transData.transform(np.column_stack([x, y])), atol=0.01)
+    assert [tuple(line.attrib) for line in groups["none#d55e00"]] == [("d",)] * 3
+
+
 def test_svg_pictures_are_those_of_the_pixels():
     drawn = draw(wordless(), 100)
     pictures = [e for e in ET.fromstring(drawn.svg()).iter(f"{SVG}image")]
