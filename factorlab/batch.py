@@ -20,7 +20,8 @@ from typing import Any
 
 import joblib
 
-from factorlab.cluster import ClusterLost, connect
+from factorlab.cluster import connect
+from factorlab.cluster_backend import ClusterLost
 from factorlab.errors import InputError
 from factorlab.kept import Kept
 from factorlab.worker import Outcome, attempt, in_cluster, in_pool, single_threaded

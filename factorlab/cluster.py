@@ -1,10 +1,4 @@
-"""Clusters: a Dask or Ray address to a joblib backend that runs one task a worker at a time.
-
-joblib's own backends for the two are not used. That for Dask waits for ever on a task whose workers
-died (joblib 1.6, `DaskDistributedBackend._collect` tells nobody of an error); that for Ray gives no
-result before all tasks have ended and does not replace a worker that died. Both libraries say by
-themselves which task was lost, so their futures are handed to `joblib.Parallel` here.
-"""
+"""Clusters: a Dask or Ray address to a connection that `factorlab.batch` runs tasks on."""
 
 from __future__ import annotations
 
@@ -13,13 +7,12 @@ import logging
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from joblib.parallel import ParallelBackendBase
-
+from factorlab.cluster_backend import ClusterBackend, ClusterLost, WorkerLost, short
 from factorlab.errors import InputError
 from factorlab.worker import facts
 
@@ -39,14 +32,6 @@ class Address(NamedTuple):
     kind: str
     host: str
     port: int
-
-
-class ClusterLost(Exception):
-    """The connection to the cluster ended; what had not ended by then is unknown."""
-
-
-class WorkerLost(Exception):
-    """One task did not come back, because its worker died."""
 
 
 class Cluster(NamedTuple):
@@ -112,85 +97,6 @@ def connect(url: str) -> Iterator[Cluster]:
         yield cluster
 
 
-class ClusterBackend(ParallelBackendBase):
-    """Hands each call of a `joblib.Parallel` to a cluster as a future.
-
-    The first argument of a call is its name; a call is to return its name and an outcome, and
-    (name, ("lost", reason)) stands for one that did not return.
-
-    Parameters
-    ----------
-    send : callable
-        (function, *arguments) to a future with ``add_done_callback``.
-    result : callable
-        Ended future to the call's result; raises `ClusterLost` where the cluster is gone, and whatever
-        else where this one call was lost.
-    cancel : callable
-        Takes a future that is no longer wanted.
-    slots : int
-    """
-
-    supports_retrieve_callback = True
-    default_n_jobs = -1
-
-    def __init__(
-        self,
-        send: Callable[..., Any],
-        result: Callable[[Any], Any],
-        cancel: Callable[[Any], Any],
-        slots: int,
-    ) -> None:
-        super().__init__()
-        self._send, self._result, self._cancel, self._slots = send, result, cancel, slots
-        self._open: dict[Any, str] = {}
-        # Callbacks of both libraries come from threads that must not wait for the cluster.
-        self._ending = ThreadPoolExecutor(1, thread_name_prefix="factorlab-cluster")
-
-    def effective_n_jobs(self, n_jobs: int) -> int:
-        return max(2, self._slots)  # of one, joblib would run the tasks in this process
-
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
-        self.parallel = parallel
-        return self.effective_n_jobs(n_jobs)
-
-    def submit(self, func: Any, callback: Callable[[Any], Any] | None = None) -> Any:
-        [(function, arguments, _)] = func.items
-        try:
-            future = self._send(function, *arguments)
-        except Exception as error:  # may be in a thread of joblib's, where nobody would see it
-            future = Future()
-            future.set_exception(ClusterLost(f"a task cannot be sent to the cluster ({_first(error)})"))
-        self._open[future] = arguments[0]
-        future.add_done_callback(lambda ended: self._hand_over(ended, callback))
-        return future
-
-    def _hand_over(self, future: Any, callback: Callable[[Any], Any] | None) -> None:
-        with suppress(RuntimeError):  # closed: nobody waits for it
-            self._ending.submit(self._end, future, callback)
-
-    def _end(self, future: Any, callback: Callable[[Any], Any] | None) -> None:
-        name = self._open.pop(future, None)
-        if callback is not None and name is not None:
-            callback((name, future))
-
-    def retrieve_result_callback(self, out: Any) -> list[Any]:
-        name, future = out
-        try:
-            return [self._result(future)]
-        except ClusterLost:
-            raise
-        except Exception as error:
-            return [(name, ("lost", str(error) if isinstance(error, WorkerLost) else _first(error)))]
-
-    def abort_everything(self, ensure_ready: bool = True) -> None:
-        for future in list(self._open):
-            self._cancel(future)
-        self._open.clear()
-
-    def close(self) -> None:
-        self._ending.shutdown(wait=False, cancel_futures=True)
-
-
 def check_facts(url: str, found: set[tuple[str, str]]) -> None:
     """Refuse workers that have another Python or another factorlab."""
     here = facts()
@@ -243,7 +149,7 @@ def _dask(url: str, address: Address) -> Iterator[Cluster]:
         try:
             client = Client(f"tcp://{address.host}:{address.port}", timeout=TIMEOUT, set_as_default=False)
         except Exception as error:  # OSError, TimeoutError, ImportError of a version that does not match
-            raise InputError(f"what answers at {url} is no Dask scheduler ({_first(error)})") from None
+            raise InputError(f"what answers at {url} is no Dask scheduler ({short(error)})") from None
         stack.callback(client.close, timeout=2)
         notes = _check_dask_workers(url, client)
 
@@ -283,7 +189,7 @@ def _check_dask_workers(url: str, client: Any) -> tuple[str, ...]:
         found = set(client.run(facts).values())
     except Exception as error:
         raise InputError(
-            f"the workers of {url} cannot run factorlab ({_first(error)}); install the same version there"
+            f"the workers of {url} cannot run factorlab ({short(error)}); install the same version there"
         ) from None
     check_facts(url, found)
     threads = max(client.nthreads().values())
@@ -302,23 +208,14 @@ def _ray(url: str, address: Address) -> Iterator[Cluster]:
     if ray.is_initialized():
         raise InputError(f"this process has a connection to Ray already; end it before connecting to {url}")
     with ExitStack() as stack:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ray.init(
-                    address=f"ray://{address.host}:{address.port}", log_to_driver=False, logging_level="ERROR"
-                )
-        except Exception as error:
-            raise InputError(
-                f"what answers at {url} is no Ray server for clients ({_first(error)})"
-            ) from None
+        _init_ray(url, address)
         stack.callback(ray.shutdown)
         try:
             asked = ray.remote(num_cpus=0, max_retries=0)(facts).remote()
             found = ray.get(asked, timeout=RAY_TIMEOUT)
         except Exception as error:
             raise InputError(
-                f"the workers of {url} cannot run factorlab ({_first(error)}); install the same version there"
+                f"the workers of {url} cannot run factorlab ({short(error)}); install the same version there"
             ) from None
         check_facts(url, {found})
         slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -349,7 +246,21 @@ def _ray(url: str, address: Address) -> Iterator[Cluster]:
         yield Cluster(backend, ray.put, slots)
 
 
-def _first(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__
+def _init_ray(url: str, address: Address) -> None:
+    """Connect; twice, as on a busy machine the server that Ray starts for a client may come too late."""
+    import ray
+
+    for last in (False, True):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(
+                    address=f"ray://{address.host}:{address.port}", log_to_driver=False, logging_level="ERROR"
+                )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last or not isinstance(error, ConnectionAbortedError):
+                raise InputError(
+                    f"what answers at {url} is no Ray server for clients, or one in trouble ({short(error)})"
+                ) from None

@@ -394,12 +394,13 @@ def ray_url():
         head, client = one.getsockname()[1], two.getsockname()[1]
     subprocess.run(
         [
-            *command, "start", "--head", "--num-cpus=2", f"--port={head}",
+            *command, "start", "--head", "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--port={head}",
             f"--ray-client-server-port={client}",
             "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000",
         ],
         check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )  # fmt: skip
+    wait_for(f"127.0.0.1:{client}")
     yield f"ray://127.0.0.1:{client}"
     subprocess.run([*command, "stop"], check=True, capture_output=True)
 

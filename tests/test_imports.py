@@ -26,7 +26,7 @@ LAYERS = [
         "score_table",
         "scores",
     },
-    {"worker", "kept", "cluster", "batch"},
+    {"worker", "kept", "cluster_backend", "cluster", "batch"},
     {"health", "health_text", "suspects"},
     {"inference"},
     {"simulation", "options", "analysis", "refit_tables", "refits"},
