@@ -26,7 +26,8 @@ Written by `docs/make_cli.py` from the verbs themselves; change the help texts t
 What the files hold is in [formats.md](formats.md), what the model is in [model.md](model.md).
 
 Exit codes: 0 done, 1 a mistake in the input (one line on stderr), 2 a mistake in the usage, 3 what
-`--strict` asks about was found, 130 interrupted (nothing was written).
+`--strict` asks about was found, 130 interrupted (what is kept is in [formats.md](formats.md#exit-codes)).
+How `refit` and `--cluster` are used is in [many_fits.md](many_fits.md).
 """
 
 

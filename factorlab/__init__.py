@@ -22,6 +22,9 @@ _WHERE = {
     "fit_bayes": "factorlab.inference.bayes",
     "fit_budgets": "factorlab.inference.joint_budgets",
     "compare": "factorlab.inference.compare",
+    "FitOptions": "factorlab.options",
+    "refit": "factorlab.refits",
+    "run_batch": "factorlab.batch",
     "write_report": "factorlab.report",
 }
 

@@ -24,7 +24,7 @@ from factorlab.cluster import connect
 from factorlab.cluster_backend import ClusterLost
 from factorlab.errors import InputError
 from factorlab.kept import Kept
-from factorlab.worker import Outcome, attempt, in_cluster, in_pool, single_threaded
+from factorlab.worker import Outcome, attempt, in_cluster, in_pool, noting_interruptions, single_threaded
 
 Tasks = Mapping[str, Mapping[str, Any]]
 """Name of each task to its JSON-able arguments."""
@@ -335,6 +335,10 @@ def _calls(
 def _here(
     names: Iterable[str], work: tuple[Any, Any], tasks: Tasks
 ) -> Generator[tuple[str, Outcome], None, None]:
-    """One after the other in this process."""
-    for name in names:
-        yield name, attempt(*work, tasks[name])
+    """One after the other in this process; what an interrupted task gives back is not taken for whole."""
+    with noting_interruptions() as caught:
+        for name in names:
+            outcome = attempt(*work, tasks[name])
+            if caught:
+                raise KeyboardInterrupt
+            yield name, outcome

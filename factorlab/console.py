@@ -220,8 +220,9 @@ def show_refits(refits: Refits, console: Console) -> None:
         out.add_column(name, justify="right", no_wrap=True)
     for _, row in rows.iterrows():
         whole = f"{row['whole']:.3f} [{row['lower']:.2f}, {row['upper']:.2f}]"
+        who = str(row["moved_most_by"]).removeprefix("without ")
         numbers = [f"{row[name]:.3f}" for name in ("lowest", "highest", "se")]
-        out.add_row(Text(row["headline"]), Text(str(row["moved_most_by"]).removeprefix("without ")), Text(whole), *numbers)
+        out.add_row(Text(row["headline"]), Text(who), Text(whole), *numbers)
     if len(rows):
         console.print(out)
     least = refits.summary.groupby("factor", sort=False)["congruence"].min()

@@ -256,6 +256,8 @@ def _fit(table: ScoreTable, options: FitOptions, seed: int) -> FactorSolution:
         chains=options.chains,
         max_draws=options.max_draws,
         max_seconds=options.max_seconds,
+        sampler=options.sampler,
+        chain_weights=options.chain_weights,
         cores=1,
         seed=seed,
     )

@@ -79,6 +79,35 @@ def single_threaded() -> Iterator[None]:
         _limit_numba(before)
 
 
+@contextmanager
+def noting_interruptions() -> Iterator[list[int]]:
+    """A list of the interruptions that come in the block, for tasks that end early instead of raising.
+
+    The handlers in place are called all the same. Nothing is noted outside the main thread.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, handler)
+
+
 def facts() -> tuple[str, str]:
     """Python (major and minor) and factorlab, as they are here."""
     return ".".join(platform.python_version_tuple()[:2]), __version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def arrays(value: int) -> dict:
 def slow(value: int) -> int:
     """Quick at first, then so slow that it must be interrupted."""
     time.sleep(0.05 if value < 3 else 60)
+    return value
+
+
+def ends_early(value: int) -> int:
+    """Interrupted in the second task, it gives back what it has, as a sampler may."""
+    try:
+        if value == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+    except KeyboardInterrupt:
+        return -1
     return value
 
 

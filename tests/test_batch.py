@@ -180,6 +180,15 @@ def test_ctrl_c_in_a_terminal_keeps_what_ended_and_says_no_more(workers, tmp_pat
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_task_that_gives_back_something_when_interrupted_does_not_count_as_ended(tmp_path):
+    options = {"settings": {}, "folder": tmp_path, "workers": 1}
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(batch_tasks.ends_early, tasks(3), **options)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_results_of_other_settings_tasks_or_functions_are_not_taken(tmp_path):
     def run(**changes):
         options = {"shared": (1,), "settings": {"seed": 1}, "folder": tmp_path, "workers": 1, **changes}

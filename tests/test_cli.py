@@ -42,7 +42,9 @@ def pca_run(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("verb", [[], ["check"], ["fit"], ["compare"], ["plot"], ["report"], ["simulate"]])
+@pytest.mark.parametrize(
+    "verb", [[], ["check"], ["fit"], ["compare"], ["plot"], ["report"], ["simulate"], ["refit"]]
+)
 def test_help_says_what_the_verb_is_for(verb):
     text = call(*verb, "--help").output
     assert "Usage:" in text
@@ -56,7 +58,7 @@ def test_help_names_every_verb_and_answers_quickly():
         [sys.executable, "-m", "factorlab.cli", "--help"], capture_output=True, text=True, check=True
     )
     assert time.perf_counter() - began < 5  # it takes 0.1 s; a wide margin for a loaded machine
-    for verb in ("check", "fit", "compare", "plot", "report", "simulate"):
+    for verb in ("check", "fit", "refit", "compare", "plot", "report", "simulate"):
         assert f"  {verb} " in out.stdout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -500,3 +501,34 @@ def test_fit_takes_workers_and_cluster_for_the_number_of_factors(tmp_path):
     assert "number of factors by held-out cells: 60 of 60" in out.stderr
     summary = json.loads((tmp_path / "x.fit" / "summary.json").read_text(encoding="utf-8"))
     assert len(summary["bayes"]["factors"]) == 3
+
+
+# The document.
+
+
+def block(mark: str) -> str:
+    text = (ROOT / "docs" / "many_fits.md").read_text(encoding="utf-8")
+    return text.split(f"<!-- {mark}:begin -->")[1].split(f"<!-- {mark}:end -->")[0].strip().strip("`")
+
+
+def test_commands_of_the_document_run(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    lines = block("commands").splitlines()[1:]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[:2] == ["factorlab", "refit"]
+        call(*words[1:], "--workers", 1, "--quiet")
+    assert {path.name for path in tmp_path.glob("*.refit")} == {
+        "scores.refit", "lineages.refit", "bootstrap.refit", "folds.refit",
+    }  # fmt: skip
+
+
+def test_python_of_the_document_runs(tmp_path):
+    (tmp_path / "areas.py").write_text(block("batch").removeprefix("python"), encoding="utf-8")
+    out = subprocess.run(
+        [sys.executable, "areas.py"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert out.stdout == "{'area': 24} {}\n"
+    assert len(list((tmp_path / "areas").iterdir())) == 8
