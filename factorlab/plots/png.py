@@ -30,7 +30,7 @@ def png_bytes(pixels: np.ndarray, dpi: float) -> bytes:
     """
     height, width, channels = pixels.shape
     rows = np.zeros((height, 1 + channels * width), dtype=np.uint8)  # a row begins with filter 0, none
-    rows[:, 1:] = pixels.reshape(height, -1)
+    rows[:, 1:].reshape(pixels.shape)[:] = pixels  # a view: one copy
     metre = round(dpi / 0.0254)
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)),
