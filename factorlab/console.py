@@ -211,7 +211,7 @@ def show_refits(refits: Refits, console: Console) -> None:
     console.print(
         f"[bold]{refits.table.name}[/bold]: {units} refits, {refits.scheme}, {refits.options.method}{again}"
     )
-    rows = refits.headlines[refits.headlines["form"] != "share"]
+    rows = refits.headlines[refits.headlines["form"].isin(["at_hand", "difference"])]
     rows = rows[rows["factor"].isin(list(dict.fromkeys(rows["factor"]))[:2])]
     out = _table("rho over the refits (all numbers: headlines.csv)")
     for name in ("", "moved most by"):

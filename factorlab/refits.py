@@ -67,6 +67,8 @@ class Refits:
         ``kind="resample"``, a draw a refit, factors in the order and with the signs of the whole table's;
         of a posterior the means over its draws. ``extra`` has ``scheme``, ``units``, ``left_out``,
         ``left_out_lineage``.
+    whole_converged : bool or None
+        Whether the whole table's posterior converged; None where nothing was sampled.
     failures : dict of str to str
         Refits that could not be had, with the reason.
     reused : int
@@ -80,6 +82,7 @@ class Refits:
     summary: pd.DataFrame
     headlines: pd.DataFrame
     solution: FactorSolution
+    whole_converged: bool | None
     failures: Mapping[str, str]
     reused: int
     notes: tuple[str, ...]
@@ -88,10 +91,11 @@ class Refits:
     def problems(self) -> tuple[str, ...]:
         """What failed or did not converge, in sentences."""
         failed = [f"refit {name}: {text}" for name, text in self.failures.items()]
+        whole = ["the fit to the whole table did not converge"] if self.whole_converged is False else []
         apart = self.summary.drop_duplicates("unit")
         loose = [str(unit) for unit in apart["unit"][apart["converged"].eq(False)]]
         few = ", ".join(loose[:5]) + (f" and {len(loose) - 5} more" if len(loose) > 5 else "")
-        return (*failed, *([f"{len(loose)} refits did not converge: {few}"] if loose else []))
+        return (*whole, *failed, *([f"{len(loose)} refits did not converge: {few}"] if loose else []))
 
 
 def refit(
@@ -318,6 +322,7 @@ def _collect(
                 "left_out_lineage": [lineages[name] for name in names],
             },
         ),
+        whole_converged=whole["converged"],
         failures=batch.failures,
         reused=batch.reused,
         notes=tuple(dict.fromkeys([*batch.notes, *whole["notes"], *_notes(scheme, names, batch.failures)])),

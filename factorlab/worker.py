@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,9 @@ def in_cluster(
             os.environ["NUMBA_NUM_THREADS"] = "1"
         _limit_numba(1)
         threadpool_limits(limits=1)
-        return name, attempt(function, shared, arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each worker would print them all again
+            return name, attempt(function, shared, arguments)
 
 
 def attempt(function: Callable[..., Any], shared: Sequence[Any], arguments: Mapping[str, Any]) -> Outcome:
