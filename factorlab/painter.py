@@ -243,6 +243,7 @@ def no_pauses() -> Iterator[None]:
 def serve() -> None:
     """The other process: reads an analysis, then names of its figures; answers with their files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted fit still wants its figures
+    gc.disable()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write there
     asked = sys.stdin.buffer
