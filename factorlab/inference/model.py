@@ -184,7 +184,8 @@ def build_model(
     with pm.Model() as model:
         loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
         basis = slice_basis(inputs.frame) if gauge == "held" else np.eye(n_benchmarks * k)
-        start = basis.T @ inputs.frame.ravel() * np.sqrt(n_benchmarks)
+        # A quarter of the size, so that the random start of a chain is not always nearest the same mode.
+        start = basis.T @ inputs.frame.ravel() * np.sqrt(n_benchmarks) / 4
         on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=basis.shape[1], initval=start)
         loading = pm.Deterministic("loading", pt.dot(basis, on_slice).reshape((n_benchmarks, k)))
         raw = loading / loading_sd

@@ -33,7 +33,7 @@ ESS_GOAL = 400
 TARGET_ACCEPT = 0.9
 """Above nutpie's 0.8: fewer divergent transitions, and more effective draws a gradient evaluation."""
 
-START_STEPS = 60
+START_STEPS = 150
 """Steps of the optimiser from each chain's random start: near the posterior, but not at one common mode."""
 
 GROWTH = (1.2, 2.0)
