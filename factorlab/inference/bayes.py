@@ -34,14 +34,14 @@ IDENTIFIED = 0.8
 """An axis counts as identified when the median |cosine| of the draws' principal axis is above this
 both with the posterior's typical axis and with the PCA axis that gives it its name."""
 
-MOST_CELLS = 500_000
+MOST_CELLS = 100_000
 """Observed cells up to which "auto" samples exactly."""
 
 Sampler = Literal["auto", "nuts", "laplace"]
 ChainWeights = Literal["none", "stacking", "posterior"]
 
-MOST_ABILITIES = 2**24
-"""Abilities (draws x models x factors) kept at most, 128 MiB; of more draws every n-th is kept."""
+MOST_ABILITIES = 2**25
+"""Abilities (draws x models x factors) kept at most, 256 MiB; of more draws every n-th is kept."""
 
 
 def fit_bayes(
@@ -315,12 +315,14 @@ def _with_limit(
     diagnostics: Diagnostics, drawn: Sample, max_draws: int, max_seconds: float | None
 ) -> Diagnostics:
     """Say which limit was reached, where the goals were not."""
-    if drawn.khat is not None and not drawn.khat <= KHAT_GOAL:
+    if drawn.khat is not None and drawn.khat <= KHAT_GOAL:
+        return replace(diagnostics, problems=())  # independent draws: R-hat and ESS have nothing to say
+    if drawn.khat is not None:
         told = (
             f"Pareto k-hat {drawn.khat:.2f} above {KHAT_GOAL}: importance sampling cannot confirm the "
             "Laplace approximation; intervals may be off, use --sampler nuts"
         )
-        return replace(diagnostics, problems=(*diagnostics.problems, told))
+        return replace(diagnostics, problems=(told,))
     why = {
         "draws": f"the limit of {max_draws} draws a chain was reached first; raise --max-draws",
         "seconds": f"the limit of {max_seconds:g} seconds was reached first; raise --max-seconds"
