@@ -4,6 +4,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -75,7 +76,8 @@ def test_letters_stand_where_matplotlib_puts_them(words, angle):
     (ours, at), (theirs, there) = (ink(p) for p in (draw(figure(), 150).pixels(), agg(figure(), 150)))
     assert theirs > 1e4
     assert abs(ours / theirs - 1) < 0.1
-    np.testing.assert_allclose(at, there, atol=2)  # pixels: theirs are hinted
+    turned_loosely = angle and matplotlib.__version_info__ < (3, 11)  # by up to 6 pixels
+    np.testing.assert_allclose(at, there, atol=7 if turned_loosely else 2)  # pixels: theirs are hinted
 
 
 def test_an_outline_serves_all_sizes():
