@@ -165,7 +165,12 @@ class Modes:
 
 
 def find_modes(
-    loading: np.ndarray, covariance: np.ndarray, noise_sd: np.ndarray, benchmarks: Sequence[str]
+    loading: np.ndarray,
+    covariance: np.ndarray,
+    noise_sd: np.ndarray,
+    benchmarks: Sequence[str],
+    *,
+    most: int = 1000,
 ) -> Modes:
     """Group the chains by the solution they found, and compare the groups.
 
@@ -177,12 +182,16 @@ def find_modes(
         cov(theta) over the models at hand, on the same axes (`ability_covariance`).
     noise_sd : ndarray, (chain, draw, benchmark)
     benchmarks : sequence of str
+    most : int
+        Draws of each chain that are used, evenly spaced: 60 benchmarks have 1830 entries of the common part.
 
     Returns
     -------
     Modes
         One group when the chains agree, and when they are merely slow.
     """
+    keep = np.unique(np.linspace(0, loading.shape[1] - 1, min(most, loading.shape[1])).astype(int))
+    loading, covariance, noise_sd = loading[:, keep], covariance[:, keep], noise_sd[:, keep]
     n_chains, n_draws, n_benchmarks, n_factors = loading.shape
     row, column = np.tril_indices(n_benchmarks)
     common = np.empty((n_chains, n_draws, len(row)))

@@ -72,6 +72,14 @@ def test_two_solutions_name_their_chains_and_benchmarks():
     np.testing.assert_allclose(found.correlation[:, 1, 2], implied, atol=0.02)
 
 
+def test_draws_are_thinned_evenly():
+    whole = chains([SECOND, OTHER_SECOND], [NOISE, OTHER_NOISE], draws=201)
+    loading, covariance, noise, names = whole
+    few = find_modes(loading[:, ::4], covariance[:, ::4], noise[:, ::4], names)
+    np.testing.assert_array_equal(find_modes(*whole, most=51).gap, few.gap)
+    assert few.groups == ((0,), (1,))
+
+
 def test_the_words():
     words = two_solutions().words
     assert words.startswith(
@@ -192,6 +200,7 @@ def short_chains(table, factors, chains, draws, *, pairs=True):
     return inputs, density, points, drawn, found
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("pairs", "likely"), [(True, 0.18), (False, 0.94)])
 def test_two_factors_of_the_real_table_have_two_solutions(swallow, pairs, likely):
@@ -218,6 +227,7 @@ def test_two_factors_of_the_real_table_have_two_solutions(swallow, pairs, likely
     assert "--factors 3" in found.with_(weights, mass).words
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("factors", [3, 4])
 def test_more_factors_of_the_real_table_have_one_solution(swallow, factors):
