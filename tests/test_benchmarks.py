@@ -269,6 +269,7 @@ def test_speed_goals_compare_turns_of_the_warm_cache(script):
     assert "numpyro is left out" in text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fit_speed_runs_every_competitor_that_is_installed(script, tmp_path):
     fit_speed = script("fit_speed")

@@ -16,7 +16,19 @@ from factorlab.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FEW_DRAWS = ["--draws", "60", "--tune", "100", "--chains", "2", "--resamples", "20", "--quiet"]
+FEW_DRAWS = [
+    "--max-draws",
+    "50",
+    "--draws",
+    "60",
+    "--tune",
+    "100",
+    "--chains",
+    "2",
+    "--resamples",
+    "20",
+    "--quiet",
+]
 
 
 def commands(mark: str) -> list[str]:
