@@ -262,10 +262,9 @@ class _Posterior:
         tree = self.inputs.design
         families = kin(tree.node, tree.parent) if tree.has_roots else None
         density = left_out_density(self.inputs.cells, found.values, families)
-        modes = modes.with_(stacking=stack_chains(density, modes.groups))
-        if weights == "posterior":
-            evaluate = self.density.evaluator()
-            modes = modes.with_(mass=masses(points, modes.groups, lambda x: evaluate(x)[0], seed=self.seed))
+        evaluate = self.density.evaluator()
+        mass = masses(points, modes.groups, lambda x: evaluate(x)[0], seed=self.seed)
+        modes = modes.with_(stacking=stack_chains(density, modes.groups), mass=mass)
         told = [modes.words]
         if weights == "none":
             return found, modes, told
