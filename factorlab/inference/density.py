@@ -13,7 +13,9 @@ deterministics) is computed from them afterwards, for many draws at once and onl
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -91,6 +93,19 @@ def compile_density(model: pm.Model) -> Density:
     model : pymc.Model
         Its `pymc.Data` become pointers, so that other numbers of the same shape need no compiling.
     """
+    with _quiet():
+        return _compile(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTensor warns at length when it finds no BLAS library to link; nothing here needs one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="PyTensor could not link to a BLAS")
+        yield
+
+
+def _compile(model: pm.Model) -> Density:
     import pytensor
     import pytensor.tensor as pt
     from pytensor.compile.sharedvalue import SharedVariable
@@ -218,9 +233,10 @@ def constrain(density: Density, draws: np.ndarray, names: Sequence[str]) -> dict
     values = [model.rvs_to_values[rv] for rv in model.free_RVs]
     batched = {v: pt.tensor(f"{v.name}_draws", shape=(None, *v.type.shape), dtype=v.dtype) for v in values}
     graphs = vectorize_graph(wanted, batched)
-    function = pytensor.function(
-        list(batched.values()), graphs, mode="FAST_COMPILE", on_unused_input="ignore"
-    )
+    with _quiet():
+        function = pytensor.function(
+            list(batched.values()), graphs, mode="FAST_COMPILE", on_unused_input="ignore"
+        )
     parts = []
     for first in range(0, len(draws), BATCH):
         block = draws[first : first + BATCH]
