@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.stats import norm, pearsonr, spearmanr
-from scipy.stats import t as student
+from statsmodels.regression.linear_model import OLS
 
 from factorlab.errors import InputError
 from factorlab.inference.solution import FactorSolution
@@ -196,12 +196,6 @@ def clustered_slopes(
     list of Slope
         One a predictor; all NaN when the predictors leave no residual degree of freedom or are
         collinear, no error when there is one lineage.
-
-    Notes
-    -----
-    With X the predictors and a column of ones, u the residuals and G lineages, the covariance is
-    ``c (X'X)^-1 (sum_g s_g s_g') (X'X)^-1``, ``s_g = sum_{i in g} x_i u_i``, with Stata's correction for few
-    clusters ``c = G / (G - 1) (n - 1) / (n - columns of X)`` (Cameron & Miller 2015, J. Human Resources 50).
     """
     n_models, n_predictors = predictors.shape
     nothing = Slope(*[np.nan] * 5)
@@ -211,21 +205,17 @@ def clustered_slopes(
     if np.linalg.matrix_rank(design) <= n_predictors:
         return [nothing] * n_predictors
     codes = pd.factorize(np.asarray(lineage, dtype=object))[0]
-    n_lineages = int(codes.max()) + 1
-    inverse = np.linalg.pinv(design)
-    estimate = inverse @ ability
-    if n_lineages < 2:
-        return [nothing._replace(estimate=float(value)) for value in estimate[1:]]
-    pull = design * (ability - design @ estimate)[:, None]
-    summed = np.eye(n_lineages)[codes].T @ pull
-    few = n_lineages / (n_lineages - 1) * (n_models - 1) / (n_models - n_predictors - 1)
-    bread = inverse @ inverse.T
-    se = np.sqrt(few * np.diagonal(bread @ summed.T @ summed @ bread))
-    reach = student.ppf((1 + level) / 2, n_lineages - 1) * se
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * student.sf(np.abs(estimate / se), n_lineages - 1)
-    columns = (estimate, se, estimate - reach, estimate + reach, p)
-    return [Slope(*(float(column[k]) for column in columns)) for k in range(1, n_predictors + 1)]
+    model = OLS(ability, design)
+    if codes.max() < 1:
+        return [nothing._replace(estimate=float(value)) for value in model.fit().params[1:]]
+    fit = model.fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
+    interval = fit.conf_int(alpha=1 - level)
+    return [
+        Slope(
+            *(float(v) for v in (fit.params[k], fit.bse[k], interval[k, 0], interval[k, 1], fit.pvalues[k]))
+        )
+        for k in range(1, n_predictors + 1)
+    ]
 
 
 def _abilities(table: ScoreTable, solution: FactorSolution) -> pd.DataFrame:

@@ -88,19 +88,6 @@ def test_clustered_errors_are_the_sandwich():
         assert fit.p == pytest.approx(2 * student.sf(abs(beta[k] / se[k]), 5))
 
 
-@pytest.mark.parametrize("n_predictors", [1, 3])
-def test_clustered_slopes_are_those_of_statsmodels(n_predictors):
-    linear_model = pytest.importorskip("statsmodels.regression.linear_model")
-    rng = np.random.default_rng(0)
-    x = rng.normal(20, 2, (30, n_predictors))
-    lineage = rng.integers(0, 7, 30)
-    y = x.sum(axis=1) + rng.normal(size=7)[lineage] + rng.normal(size=30)
-    model = linear_model.OLS(y, np.column_stack([np.ones(30), x]))
-    fit = model.fit(cov_type="cluster", cov_kwds={"groups": lineage}, use_t=True)
-    theirs = np.column_stack([fit.params, fit.bse, fit.conf_int(alpha=0.1), fit.pvalues])[1:]
-    np.testing.assert_allclose(clustered_slopes(y, x, lineage, 0.9), theirs, rtol=1e-9)
-
-
 def test_one_lineage_has_a_slope_but_no_error():
     x = np.arange(6.0)[:, None]
     (fit,) = clustered_slopes(2 * x[:, 0] + 1, x, ["a"] * 6)
