@@ -107,7 +107,7 @@ def analyse(
     progress : callable, optional
         Called with (stage, done, total); see `factorlab.inference.sampling.Progress`.
     early : callable, optional
-        Called before the Bayesian fit with what there is then, so that it can be drawn meanwhile.
+        Called before and after the Bayesian fit with what there is then, so that it can be drawn meanwhile.
 
     Raises
     ------
@@ -127,6 +127,8 @@ def analyse(
         if early is not None:
             early(fitted)
         fitted = _fit_bayes(fitted, tell)
+        if early is not None and fitted.bayes is not None:
+            early(fitted)
     clock.lap("bayes")
     if fitted.pca is None and fitted.ml is None and fitted.bayes is None:
         raise InputError(f"nothing could be fitted: {'; '.join(fitted.notes)}")

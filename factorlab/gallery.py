@@ -91,8 +91,14 @@ def figure(analysis: Analysis, name: str) -> Figure:
 
 
 def early_figures(analysis: Analysis) -> dict[str, Drawing]:
-    """Those of `figures` that do not depend on the Bayesian fit."""
-    return {name: drawing for part in (_data, _baselines) for name, drawing in part(analysis, False)}
+    """Those of `figures` that stay the same when what is derived from the solutions comes.
+
+    Without a Bayesian solution, that may still come, they are those of the data and of PCA's resamples.
+    """
+    parts = [_data, _baselines]
+    if analysis.bayes is not None:
+        parts += [_fits, _comparison, _predictive, _checks]
+    return {name: drawing for part in parts for name, drawing in part(analysis, False)}
 
 
 def main_solution(analysis: Analysis) -> FactorSolution | None:

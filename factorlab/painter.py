@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from factorlab.analysis import Analysis
+    from factorlab.gallery import Drawing
 
 Files = dict[str, bytes]
 """A figure's files by their ending: "png", "svg"."""
@@ -51,16 +52,17 @@ class Painter:
         self._cores = cores if cores is not None else usable_cores()
         self._other: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # of all below
         self._analysis: Analysis | None = None
         self._wanted: deque[str] = deque()
         self._drawn: dict[str, Files] = {}
         self._held: str | None = None  # what the other process draws now
-        self._stop = threading.Event()
+        self._feeding = False
 
     def __enter__(self) -> Painter:
         if self._cores > 1 and sys.executable:
             one = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            try:
+            with suppress(OSError):  # then all is drawn here
                 self._other = subprocess.Popen(
                     [sys.executable, "-P", "-c", _START],
                     stdin=subprocess.PIPE,
@@ -68,14 +70,13 @@ class Painter:
                     stderr=subprocess.DEVNULL,
                     env={**os.environ, **one},
                 )
-            except OSError:
-                self._other = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
+        with self._lock:
+            self._wanted.clear()
         self._kill()
         self._join()
 
@@ -86,23 +87,11 @@ class Painter:
         self._hand_out(analysis, list(figures(analysis)))
 
     def begin_early(self, analysis: Analysis) -> None:
-        """Let the other process draw what does not depend on the Bayesian fit, which is still to come."""
+        """Let the other process draw what needs none of the results that are still to come."""
         if self._other is not None:
             from factorlab.gallery import early_figures
 
             self._hand_out(analysis, list(early_figures(analysis)))
-
-    def _hand_out(self, analysis: Analysis, names: list[str]) -> None:
-        self._stop.set()
-        self._join()
-        if self._analysis is None or not _same_base(self._analysis, analysis):
-            self._drawn.clear()
-        self._analysis = analysis
-        self._wanted = deque(name for name in names if name not in self._drawn)
-        if self._other is not None:
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._feed, args=(analysis,), daemon=True)
-            self._thread.start()
 
     def finish(
         self, analysis: Analysis, progress: Callable[[str, int, int], None] | None = None
@@ -121,44 +110,69 @@ class Painter:
             Of each figure, in the order of the gallery, the contents of its files.
         """
         from factorlab.gallery import figures
-        from factorlab.plots.saving import contents
 
         if self._analysis is not analysis:
             self.begin(analysis)
         drawings = figures(analysis)
-
-        def draw_here() -> None:
-            with no_pauses():
-                while self._wanted:
-                    try:
-                        name = self._wanted.popleft()
-                    except IndexError:  # the other process took the last one
-                        return
-                    if progress is not None:
-                        progress("figures", len(self._drawn), len(drawings))
-                    self._drawn[name] = contents(drawings[name]())
-                    gc.collect(1)
-
-        draw_here()
+        self._draw_here(drawings, progress)
         if self._held is None:  # it has not come so far, or is done
             self._kill()
         self._join()
-        draw_here()  # what it gave back
+        self._wanted = deque(name for name in drawings if name not in self._drawn)  # what it gave back
+        self._draw_here(drawings, progress)
         return {name: self._drawn[name] for name in drawings}
 
-    def _feed(self, analysis: Analysis) -> None:
+    def _hand_out(self, analysis: Analysis, names: list[str]) -> None:
+        """Both processes take names from now on from this list."""
+        with self._lock:
+            if self._analysis is None or not _continues(self._analysis, analysis):
+                self._drawn.clear()
+            self._analysis = analysis
+            self._wanted = deque(name for name in names if name not in self._drawn and name != self._held)
+            if self._other is not None and not self._feeding:
+                self._feeding = True
+                self._thread = threading.Thread(target=self._feed, daemon=True)
+                self._thread.start()
+
+    def _draw_here(
+        self, drawings: Mapping[str, Drawing], progress: Callable[[str, int, int], None] | None
+    ) -> None:
+        from factorlab.plots.saving import contents
+
+        with no_pauses():
+            while True:
+                with self._lock:
+                    if not self._wanted:
+                        return
+                    name = self._wanted.popleft()
+                if progress is not None:
+                    progress("figures", len(self._drawn), len(drawings))
+                self._drawn[name] = contents(drawings[name]())
+                gc.collect(1)
+
+    def _feed(self) -> None:
         """In a thread: hand out figures from the end of the list, one at a time, and keep the answers."""
+        known = None
         try:
-            if self._ask(analysis) != _identity():
-                raise RuntimeError("the other process runs other code")
-            while not self._stop.is_set() and self._wanted:
-                self._held = self._wanted.pop()
-                self._drawn[self._held] = self._ask(self._held)
-                self._held = None
+            while True:
+                with self._lock:
+                    if not self._wanted or self._analysis is None:
+                        self._feeding = False
+                        return
+                    analysis = self._analysis
+                    name = self._held = self._wanted.pop()
+                if analysis is not known:
+                    if self._ask(analysis) != _identity():
+                        raise RuntimeError("the other process runs other code")
+                    known = analysis
+                files = self._ask(name)
+                with self._lock:
+                    if _continues(analysis, self._analysis):
+                        self._drawn[name] = files
+                    self._held = None
         except Exception:  # whatever it was: this process draws what is left
-            if self._held is not None:
-                self._wanted.append(self._held)
-                self._held = None
+            with self._lock:
+                self._held, self._feeding = None, False
             self._kill()
 
     def _ask(self, message: Any) -> Any:
@@ -271,10 +285,13 @@ def serve() -> None:
             _send(answers, answer)
 
 
-def _same_base(first: Analysis, second: Analysis) -> bool:
-    """Whether figures that do not depend on the Bayesian fit are the same."""
-    names = ("table", "options", "parallel", "resamples")
-    return all(getattr(first, name) is getattr(second, name) for name in names)
+def _continues(first: Analysis, second: Analysis) -> bool:
+    """Whether the second is the first with more results: what was drawn of the first holds."""
+    same = all(getattr(first, name) is getattr(second, name) for name in ("table", "options"))
+    results = ("parallel", "resamples", "pca", "ml", "bayes")
+    return same and all(
+        getattr(first, name) is None or getattr(first, name) is getattr(second, name) for name in results
+    )
 
 
 def _identity() -> tuple[str, str]:

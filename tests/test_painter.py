@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from small_runs import bare_run
+from small_runs import bare_run, small_run
 
 from factorlab import painter as module
 from factorlab.gallery import early_figures, figures
 from factorlab.painter import Painter, no_pauses, save_figures, usable_cores
+from factorlab.plots.saving import contents
 
 
 def alone() -> dict[str, dict[str, bytes]]:
@@ -88,6 +89,16 @@ def test_another_analysis_is_drawn_anew():
     fewer = replace(bare_run(), resamples={})
     assert set(first) - set(painter.finish(fewer)) == {"leave_one_out", "leave_one_lineage_out"}
     assert not set(painter._drawn) & {"leave_one_out"}
+
+
+def test_early_figures_stay_the_same():
+    whole = small_run()
+    fitted = replace(whole, pca_budgets=None, bayes_budgets=None, comparison=None, sensitivity=None)
+    early, late = early_figures(fitted), figures(whole)
+    assert {"scree", "abilities", "axes", "pca_vs_bayes", "predictive_floor", "chain_ranks"} < set(early)
+    assert not [name for name in early if name.endswith(("_zh", "_sw"))]  # they print what is derived
+    for name, drawing in early.items():
+        assert contents(drawing())["svg"] == contents(late[name]())["svg"], name
 
 
 def test_early_figures_need_no_fit():
