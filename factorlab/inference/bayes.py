@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from factorlab.inference.bridge import masses
 from factorlab.inference.convergence import diagnose, problems
+from factorlab.inference.copies import Copies
 from factorlab.inference.density import Density, compile_density, constrain
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
@@ -263,7 +264,13 @@ class _Posterior:
         families = kin(tree.node, tree.parent) if tree.has_roots else None
         density = left_out_density(self.inputs.cells, found.values, families)
         evaluate = self.density.evaluator()
-        mass = masses(points, modes.groups, lambda x: evaluate(x)[0], seed=self.seed)
+        copies = Copies(self.density, self.inputs.frame)
+        mass = masses(
+            copies.positive(points),
+            modes.groups,
+            lambda x: evaluate(x)[0] if copies.is_positive(x) else -np.inf,
+            seed=self.seed,
+        )
         modes = modes.with_(stacking=stack_chains(density, modes.groups), mass=mass)
         told = [modes.words]
         if weights == "none":

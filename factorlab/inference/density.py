@@ -99,8 +99,12 @@ def compile_density(model: pm.Model) -> Density:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PyTensor warns at length when it finds no BLAS library to link; nothing here needs one."""
+    """PyTensor warns at length when it finds no BLAS library to link; nothing here needs one.
+
+    numba warns of products of small matrices that are not contiguous.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"np.dot\(\) is faster on contiguous arrays")
         warnings.filterwarnings("ignore", message="PyTensor could not link to a BLAS")
         yield
 

@@ -16,6 +16,11 @@ skew-symmetric A, with S = F' Lambda:
 so that every quantity that does not depend on the axes has exactly the posterior that free loadings
 give it (the Faddeev-Popov determinant of a gauge; see also Chan, Leon-Gonzalez & Strachan 2018, JASA
 113, on invariant inference in factor models).
+
+Where that weight is positive the slice holds each orbit twice: with no negative eigenvalue, and its mirror
+image with the weakest factor turned over, s_1 < 0. Either copy alone has all of the posterior, so it
+does not matter which one a chain is in, but for the edge s_1 + s_2 = 0, beyond which the density is 0
+and where leapfrog steps fail. `grade` keeps both copies away from it.
 """
 
 from __future__ import annotations
@@ -24,6 +29,23 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+
+GRADE = 0.5
+"""Factor between the norms of successive columns of a frame."""
+
+
+def grade(loading: np.ndarray) -> np.ndarray:
+    """A frame with the axes of given loadings, each weaker axis with less weight.
+
+    With S = F' Lambda the smallest |s| is then well below the next, in both copies. In the limit of steep
+    grading loadings become triangular in the axes of the frame.
+
+    Parameters
+    ----------
+    loading : ndarray, (benchmark, factor)
+        Columns in order of importance.
+    """
+    return np.ascontiguousarray(loading * GRADE ** np.arange(loading.shape[1]))
 
 
 def constraints(frame: np.ndarray) -> np.ndarray:
@@ -64,13 +86,14 @@ def slice_basis(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(full[:, away.shape[1] :])
 
 
-def log_orbit(held: Any, frame: np.ndarray) -> Any:
+def log_orbit(held: Any, frame: Any, k: int) -> Any:
     """log of the size of the orbit through loadings on the slice, up to a constant.
 
     Parameters
     ----------
-    held : tensor, (benchmark, factor)
-    frame : ndarray, (benchmark, factor)
+    held, frame : tensor, (benchmark, factor)
+    k : int
+        Number of factors.
 
     Returns
     -------
@@ -81,7 +104,6 @@ def log_orbit(held: Any, frame: np.ndarray) -> Any:
 
     from factorlab.inference.log_det import log_det
 
-    k = frame.shape[1]
     if k == 1:
         return pt.zeros(())
     n = k * (k - 1) // 2
@@ -109,11 +131,16 @@ def sylvester(k: int) -> np.ndarray:
 
 
 def turn_to(loading: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Rotation that puts loadings on the slice, (factor, factor): F' Lambda Q symmetric and non-negative.
+    """Rotation or reflection that puts loadings on the slice: F' Lambda Q symmetric and non-negative.
 
     Parameters
     ----------
-    loading, frame : ndarray, (benchmark, factor)
+    loading : ndarray, (..., benchmark, factor)
+    frame : ndarray, (benchmark, factor)
+
+    Returns
+    -------
+    ndarray, (..., factor, factor)
     """
-    u, _, v = np.linalg.svd(loading.T @ frame)
+    u, _, v = np.linalg.svd(np.swapaxes(loading, -1, -2) @ frame)
     return u @ v

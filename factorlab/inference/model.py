@@ -9,9 +9,10 @@ import numpy as np
 
 from factorlab.errors import InputError
 from factorlab.inference.design import BudgetDesign, LanguageTokens, design_budgets
-from factorlab.inference.gauge import log_orbit, slice_basis
+from factorlab.inference.gauge import grade, log_orbit, slice_basis
 from factorlab.inference.kernel import Blocks, block_cells
 from factorlab.inference.marginal import Cells, log_likelihood
+from factorlab.inference.mode import fit_mode
 from factorlab.inference.priors import Priors
 from factorlab.scores import ScoreTable
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 BudgetForm = Literal["separate", "product", "none"]
 Gauge = Literal["held", "free"]
 Likelihood = Literal["kernel", "graph"]
+
+
+FRAME_STEPS = 100
+"""Steps of the optimiser towards the mode whose loadings are the frame; it need not be exact."""
+
+LEAST_FRAME = 0.1
+"""Norm of a column of loadings at the mode below which it is no factor."""
 
 
 class ModelInputs(NamedTuple):
@@ -36,7 +44,7 @@ class ModelInputs(NamedTuple):
     groups : tuple of str
         Names of the declared groups of benchmarks that share items, columns of ``cells.member``.
     frame : ndarray, (benchmark, factor)
-        The axes that loadings are held to while sampling (`factorlab.inference.gauge`).
+        Loadings whose axes are held while sampling (`factorlab.inference.gauge`).
     """
 
     cells: Cells
@@ -98,7 +106,22 @@ def model_inputs(
         member=member,
     )
     design = design_budgets(table, priors, list(languages) if languages is not None else None)
-    return ModelInputs(cells, design, factors, budget, groups, leading_axes(cells, factors))
+    return ModelInputs(cells, design, factors, budget, groups, grade(frame_loadings(cells, factors, priors)))
+
+
+def frame_loadings(cells: Cells, factors: int, priors: Priors) -> np.ndarray:
+    """Loadings near the posterior's, from the mode of the model without budgets.
+
+    Returns
+    -------
+    ndarray, (benchmark, factor)
+        Orthogonal columns; where the mode has fewer factors, the rest are leading axes of what is left.
+    """
+    u, s, _ = np.linalg.svd(fit_mode(cells, factors, priors, FRAME_STEPS).loading, full_matrices=False)
+    found = u[:, s > LEAST_FRAME]
+    z = cells.z * cells.observed
+    rest = leading_axes(cells._replace(z=z - z @ found @ found.T), factors - found.shape[1])
+    return np.hstack([found * s[s > LEAST_FRAME], rest * LEAST_FRAME])
 
 
 def leading_axes(cells: Cells, factors: int) -> np.ndarray:
@@ -183,14 +206,17 @@ def build_model(
     k = inputs.factors
     with pm.Model() as model:
         loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
-        basis = slice_basis(inputs.frame) if gauge == "held" else np.eye(n_benchmarks * k)
+        held = gauge == "held"
+        basis = slice_basis(inputs.frame) if held else np.eye(n_benchmarks * k)
         # A quarter of the size, so that the random start of a chain is not always nearest the same mode.
-        start = basis.T @ inputs.frame.ravel() * np.sqrt(n_benchmarks) / 4
+        axes = inputs.frame / np.linalg.norm(inputs.frame, axis=0)
+        start = basis.T @ axes.ravel() * np.sqrt(n_benchmarks) / 4
         on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=basis.shape[1], initval=start)
-        loading = pm.Deterministic("loading", pt.dot(basis, on_slice).reshape((n_benchmarks, k)))
+        flat = pt.dot(pm.Data("slice_basis", basis), on_slice) if held else on_slice
+        loading = pm.Deterministic("loading", flat.reshape((n_benchmarks, k)))
         raw = loading / loading_sd
-        if gauge == "held":
-            pm.Potential("loading_orbit", log_orbit(raw, inputs.frame))
+        if held:
+            pm.Potential("loading_orbit", log_orbit(raw, pm.Data("frame", inputs.frame), k))
         pm.Potential("loading_volume", _volume(raw, loading, n_benchmarks, k, p.small_loading))
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
         noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)

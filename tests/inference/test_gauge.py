@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from factorlab.inference.gauge import constraints, log_orbit, slice_basis, sylvester, turn_to
+from factorlab.inference.gauge import GRADE, constraints, grade, log_orbit, slice_basis, sylvester, turn_to
 
 
 def frame(seed: int, n: int = 9, k: int = 3) -> np.ndarray:
@@ -33,8 +33,8 @@ def test_orbit_is_the_product_of_sums_of_eigenvalues(k):
     loading = f @ np.diag(np.arange(1.0, k + 1)) + 0.1 * (np.eye(9) - f @ f.T) @ rng.normal(size=(9, k))
     s = np.linalg.eigvalsh(f.T @ loading)
     expected = sum(np.log(a + b) for a, b in combinations(s, 2))
-    assert float(log_orbit(loading, f).eval()) == pytest.approx(expected, abs=1e-10)
-    assert float(log_orbit(-loading, f).eval()) == -np.inf
+    assert float(log_orbit(loading, f, k).eval()) == pytest.approx(expected, abs=1e-10)
+    assert float(log_orbit(-loading, f, k).eval()) == -np.inf
 
 
 def test_sylvester_map_of_the_identity_is_twice_the_identity():
@@ -69,3 +69,13 @@ def test_invariants_have_the_distribution_of_free_loadings():
         error = np.sqrt(np.sum(weight**2 * (values - mean) ** 2)) / weight.sum()
         assert abs(mean - expected) < 4 * error
         assert error < 0.01 * expected
+
+
+@pytest.mark.parametrize("k", [2, 3, 4])
+def test_a_graded_frame_keeps_the_mirror_image_from_the_edge(k):
+    """Of loadings equal in size, the smallest eigenvalue is far below the next in either copy."""
+    loading = frame(k, k=k)
+    mirror = loading @ np.diag([*np.ones(k - 1), -1.0])
+    for f, ratio in ((loading, 1.0), (grade(loading), GRADE)):
+        s = np.linalg.eigvalsh(f.T @ mirror)
+        assert -s[0] / s[1] == pytest.approx(ratio)
