@@ -26,7 +26,7 @@ from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, o
 from factorlab.inference.pca import fit_pca
 from factorlab.inference.priors import Priors
 from factorlab.inference.provenance import describe
-from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent
+from factorlab.inference.sampling import RHAT_GOAL, Length, Progress, Sample, Standing, sample, silent
 from factorlab.inference.solution import Diagnostics, FactorSolution, label_draws
 from factorlab.inference.stacking import pick_draws, stack_chains
 from factorlab.scores import ScoreTable
@@ -223,9 +223,20 @@ class _Posterior:
         self._last: tuple[tuple[int, ...], _Found] | None = None
 
     def standing(self, points: np.ndarray) -> Standing:
-        d = self.judge(points, 0).diagnostics
+        found = self.judge(points, 0)
+        d = found.diagnostics
         ess = [value for value in (d.ess_bulk_min, d.ess_tail_min) if np.isfinite(value)]
-        return Standing(d.rhat_max, min(ess, default=0.0))
+        return Standing(d.rhat_max, min(ess, default=0.0), d.rhat_max > RHAT_GOAL and self._apart(found))
+
+    def _modes(self, found: _Found) -> Modes:
+        return find_modes(
+            found.values["loading"], ability_covariance(found.ability), found.values["noise_sd"],
+            self.table.benchmark_names,
+        )  # fmt: skip
+
+    def _apart(self, found: _Found) -> bool:
+        modes = self._modes(found)
+        return modes.several and not modes.chains.unsettled
 
     def judge(self, points: np.ndarray, divergences: int) -> _Found:
         """Orient, label and diagnose."""
@@ -254,10 +265,7 @@ class _Posterior:
         """Whether chains found different solutions, in words; their draws weighted when asked for."""
         if points.shape[0] < 2:
             return found, None, []
-        modes = find_modes(
-            found.values["loading"], ability_covariance(found.ability), found.values["noise_sd"],
-            self.table.benchmark_names,
-        )  # fmt: skip
+        modes = self._modes(found)
         if not modes.several:
             return found, None, [modes.words] if modes.words else []
         tree = self.inputs.design
@@ -272,19 +280,13 @@ class _Posterior:
             seed=self.seed,
         )
         modes = modes.with_(stacking=stack_chains(density, modes.groups), mass=mass)
-        told = [modes.words]
         if weights == "none":
-            return found, modes, told
-        shares = modes.chain_weights(weights)
-        picked = pick_draws(shares, points.shape[1], self.seed)
+            return found, modes, [modes.words]
+        modes = modes.with_(weighting=weights)
+        picked = pick_draws(modes.chain_weights(weights), points.shape[1], self.seed)
         self._last = None
         again = self.judge(points[picked.chain, picked.draw], 0)
-        by_chain = ", ".join(f"{share:.2f}" for share in shares)
-        told.append(
-            f"draws are picked from the chains with weights {by_chain} ({weights}): R-hat and effective "
-            "sample sizes told here are those of the chains before"
-        )
-        return again, modes, told
+        return again, modes, [modes.words]
 
 
 _RAW = frozenset({"loading_on_slice", "slope_raw"})
@@ -334,6 +336,7 @@ def _with_limit(
         "seconds": f"the limit of {max_seconds:g} seconds was reached first; raise --max-seconds"
         if max_seconds is not None
         else "",
+        "modes": "sampling stopped there, as chains in different solutions do not meet with more draws",
         "interrupted": f"sampling was interrupted after {drawn.points.shape[1]} draws a chain",
     }.get(drawn.stopped, "")
     if not why or not diagnostics.problems:

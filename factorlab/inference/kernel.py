@@ -46,8 +46,13 @@ LANES = 64
 WIDTH = 8
 """Blocks are filled up to a multiple of this many models, one AVX-512 register of doubles."""
 
-LOG_EVERY = 8
-"""Variances multiplied before one logarithm is taken."""
+EXPONENT_EVERY = 8
+"""Variances multiplied before their powers of two are taken out of the product."""
+
+_EXPONENT_BITS = 52
+_MANTISSA = (1 << _EXPONENT_BITS) - 1
+_ONE = 1023 << _EXPONENT_BITS
+_LOG_2 = np.log(2.0)
 
 _compile = njit(
     cache=True,
@@ -195,7 +200,7 @@ def integrated(
             z[s], variance[s], observed[s], group, loading, mean, b[s], noise_sd,
             weight[s], residual[s], a[s], h, row, grouped[s],
         )  # fmt: skip
-        value += _pull_groups(pair_sd, a[s], h, grouped[s])
+        value += _pull_groups(pair_sd, a[s], h, row, grouped[s])
         value += _invert(a[s], h, t[s], row)
     d_root, d_step = 0.0, 0.0
     if parent.shape[0]:
@@ -249,18 +254,17 @@ def _climb(node: Any, parent: Any, root_sd: float, step_sd: float, a: Any, t: An
         for k in range(K):
             q_vector[n, k] += t[block, k, lane]
             for q in range(k + 1):
-                entry = (1.0 if k == q else 0.0) - a[block, k * (k + 1) // 2 + q, lane]
-                q_matrix[n, k, q] += entry
-                if q < k:
-                    q_matrix[n, q, k] += entry
+                q_matrix[n, k, q] += (1.0 if k == q else 0.0) - a[block, k * (k + 1) // 2 + q, lane]
     constant = 0.0
     work = np.empty((K, K))
     for n in range(n_nodes - 1, -1, -1):
         up = parent[n]
         sd = root_sd if up < 0 else step_sd
         for k in range(K):
-            for q in range(K):
-                work[k, q] = sd * sd * q_matrix[n, k, q] + (1.0 if k == q else 0.0)
+            for q in range(k):
+                q_matrix[n, q, k] = q_matrix[n, k, q]
+                work[k, q] = sd * sd * q_matrix[n, k, q]
+            work[k, k] = sd * sd * q_matrix[n, k, k] + 1.0
         constant -= 0.5 * _invert_small(work, inverse[n])
         for k in range(K):
             sent = 0.0
@@ -269,7 +273,7 @@ def _climb(node: Any, parent: Any, root_sd: float, step_sd: float, a: Any, t: An
             constant += 0.5 * sd * sd * sent * q_vector[n, k]
             if up >= 0:
                 q_vector[up, k] += sent
-                for q in range(K):
+                for q in range(k + 1):
                     total = 0.0
                     for e in range(K):
                         total += q_matrix[n, k, e] * inverse[n, e, q]
@@ -322,76 +326,109 @@ def _descend(parent: Any, root_sd: float, step_sd: float, tree: Any) -> Any:
         up = parent[n]
         sd = root_sd if up < 0 else step_sd
         slope = 0.0
+        if up < 0:
+            for k in range(K):
+                away = 0.0
+                for q in range(K):
+                    away += inverse[n, k, q] * q_vector[n, q]
+                    slope -= inverse[n, k, q] * q_matrix[n, k, q]
+                    spread[n, k, q] = sd * sd * inverse[n, k, q]
+                center[n, k] = sd * sd * away
+                slope += away * away
+            d_root += sd * slope
+            continue
         for k in range(K):
             total = 0.0
             away = 0.0
             for q in range(K):
-                above = center[up, q] if up >= 0 else 0.0
-                total += inverse[n, k, q] * (above + sd * sd * q_vector[n, q])
+                total += inverse[n, k, q] * (center[up, q] + sd * sd * q_vector[n, q])
                 away += inverse[n, k, q] * q_vector[n, q]
                 pull[k, q] = 0.0  # S^-1 Q
+                held[k, q] = 0.0
                 for e in range(K):
                     pull[k, q] += inverse[n, k, e] * q_matrix[n, e, q]
-                away -= pull[k, q] * above
+                    held[k, q] += spread[up, k, e] * inverse[n, e, q]
+                away -= pull[k, q] * center[up, q]
             center[n, k] = total
             slope += away * away - pull[k, k]
-        if up >= 0:
-            for k in range(K):
-                for q in range(K):
-                    held[k, q] = 0.0
-                    for e in range(K):
-                        held[k, q] += spread[up, k, e] * inverse[n, e, q]
-            for k in range(K):
-                for q in range(K):
-                    total = sd * sd * inverse[n, k, q]
-                    along = 0.0
-                    for e in range(K):
-                        total += inverse[n, k, e] * held[e, q]
-                        along += spread[up, q, e] * pull[k, e]
-                    spread[n, k, q] = total
-                    slope += pull[k, q] * along
-            d_step += sd * slope
-        else:
-            for k in range(K):
-                for q in range(K):
-                    spread[n, k, q] = sd * sd * inverse[n, k, q]
-            d_root += sd * slope
+        for k in range(K):
+            for q in range(K):
+                total = sd * sd * inverse[n, k, q]
+                along = 0.0
+                for e in range(K):
+                    total += inverse[n, k, e] * held[e, q]
+                    along += spread[up, q, e] * pull[k, e]
+                spread[n, k, q] = total
+                slope += pull[k, q] * along
+        d_step += sd * slope
     return center, spread, d_root, d_step
 
 
 @_compile
 def _spread_effects(node: Any, center: Any, spread: Any, a: Any, t: Any, d_ability: Any) -> None:
-    """t <- t + A^-1 c, a <- A^-1 + A^-1 V A^-1, and the derivative with respect to b."""
-    K = t.shape[1]
-    lanes = t.shape[2]
-    full = np.empty((K, K))
-    held = np.empty((K, K))
-    for i in range(node.shape[0]):
-        block, lane = i // lanes, i % lanes
-        n = node[i]
-        if n < 0:
+    """t <- t + A^-1 c, a <- A^-1 + A^-1 V A^-1, and the derivative with respect to b.
+
+    c and V are 0 in lanes of models that hang nowhere.
+    """
+    n_blocks, K, lanes = t.shape
+    c = np.empty((K, lanes))
+    v = np.empty((a.shape[1], lanes))
+    added = np.empty((a.shape[1], lanes))
+    held = np.empty((K, lanes))
+    for s in range(n_blocks):
+        here = min(lanes, node.shape[0] - s * lanes)
+        c[:] = 0.0
+        v[:] = 0.0
+        added[:] = 0.0
+        for i in range(here):
+            n = node[s * lanes + i]
+            if n >= 0:
+                for k in range(K):
+                    c[k, i] = center[n, k]
+                    for q in range(k + 1):
+                        v[k * (k + 1) // 2 + q, i] = spread[n, k, q]
+        for k in range(K):
+            tk = t[s, k]
+            held[:] = 0.0  # row k of A^-1 V
+            for e in range(K):
+                inverse = a[s, k * (k + 1) // 2 + e if e <= k else e * (e + 1) // 2 + k]
+                ce = c[e]
+                for i in range(lanes):
+                    tk[i] += inverse[i] * ce[i]
+                for q in range(K):
+                    ve = v[e * (e + 1) // 2 + q if q <= e else q * (q + 1) // 2 + e]
+                    row = held[q]
+                    for i in range(lanes):
+                        row[i] += inverse[i] * ve[i]
+            for q in range(k + 1):
+                entry = added[k * (k + 1) // 2 + q]
+                for e in range(K):
+                    inverse = a[s, q * (q + 1) // 2 + e if e <= q else e * (e + 1) // 2 + q]
+                    row = held[e]
+                    for i in range(lanes):
+                        entry[i] += row[i] * inverse[i]
+        for p in range(a.shape[1]):
+            entry = a[s, p]
+            row = added[p]
+            for i in range(lanes):
+                entry[i] += row[i]
+        for i in range(here):
             for k in range(K):
-                d_ability[i, k] = t[block, k, lane]
-            continue
-        for k in range(K):
-            for q in range(k + 1):
-                full[k, q] = a[block, k * (k + 1) // 2 + q, lane]
-                full[q, k] = full[k, q]
-        for k in range(K):
-            total = t[block, k, lane]
-            for q in range(K):
-                total += full[k, q] * center[n, q]
-                held[k, q] = 0.0
-                for e in range(K):
-                    held[k, q] += full[k, e] * spread[n, e, q]
-            t[block, k, lane] = total
-            d_ability[i, k] = total - center[n, k]
-        for k in range(K):
-            for q in range(k + 1):
-                total = full[k, q]
-                for e in range(K):
-                    total += held[k, e] * full[e, q]
-                a[block, k * (k + 1) // 2 + q, lane] = total
+                d_ability[s * lanes + i, k] = t[s, k, i] - c[k, i]
+
+
+@_compile
+def _take_exponents(product: Any) -> float:
+    """Leave the mantissas, in [1, 2), of positive numbers; returns the log of the powers of two.
+
+    A block then needs one logarithm, which costs as much as dozens of multiply-adds.
+    """
+    bits = product.view(np.int64)
+    total = 0
+    for i in range(bits.shape[0]):
+        total += (bits[i] >> _EXPONENT_BITS) - 1023
+        bits[i] = (bits[i] & _MANTISSA) | _ONE
+    return total * _LOG_2
 
 
 @_compile
@@ -401,6 +438,7 @@ def _gram(
 ) -> float:  # fmt: skip
     """A (packed) and b of a block before groups; n log 2 pi + log|D| + r' D^-1 r, summed over lanes.
 
+    The part of log|D| that is not a power of two is left as a product in row 0 of ``row``.
     ``grouped`` rows: 0 1'D^-1 1, 1 1'D^-1 r, 4 + k 1'D^-1 lambda_k.
     """
     n_benchmarks, lanes = z.shape
@@ -458,21 +496,22 @@ def _gram(
                 l = loading[j, k]
                 for i in range(lanes):
                     grouped[g, 4 + k, i] += l * w[i]
-        if (j + 1) % LOG_EVERY == 0 or j == n_benchmarks - 1:
-            for i in range(lanes):
-                out += np.log(product[i])
-                product[i] = 1.0
+        if (j + 1) % EXPONENT_EVERY == 0 or j == n_benchmarks - 1:
+            out += _take_exponents(product)
     return out
 
 
 @_compile
-def _pull_groups(pair_sd: Any, a: Any, b: Any, grouped: Any) -> float:
+def _pull_groups(pair_sd: Any, a: Any, b: Any, row: Any, grouped: Any) -> float:
     """Sherman-Morrison step of each group on A and b; log(1 + delta^2 1'D^-1 1) and its quadratic part.
+
+    The logarithm as in `_gram`.
 
     Leaves delta^2 / (1 + delta^2 1'D^-1 1) in row 2 of ``grouped``.
     """
     K = b.shape[0]
     lanes = b.shape[1]
+    product = row[0]
     out = 0.0
     for g in range(pair_sd.shape[0]):
         delta = pair_sd[g] * pair_sd[g]
@@ -480,8 +519,11 @@ def _pull_groups(pair_sd: Any, a: Any, b: Any, grouped: Any) -> float:
         pulled = grouped[g, 1]
         shrink = grouped[g, 2]
         for i in range(lanes):
-            shrink[i] = delta / (1.0 + delta * total[i])
-            out += np.log(1.0 + delta * total[i]) - shrink[i] * pulled[i] * pulled[i]
+            factor = 1.0 + delta * total[i]
+            product[i] *= factor
+            shrink[i] = delta / factor
+            out -= shrink[i] * pulled[i] * pulled[i]
+        out += _take_exponents(product)
         p = 0
         for k in range(K):
             vk = grouped[g, 4 + k]
@@ -499,11 +541,11 @@ def _pull_groups(pair_sd: Any, a: Any, b: Any, grouped: Any) -> float:
 
 @_compile
 def _invert(a: Any, b: Any, t: Any, row: Any) -> float:
-    """a <- (I + a)^-1, t <- a b; log|A| - b' A^-1 b, summed over lanes."""
+    """a <- (I + a)^-1, t <- a b; log|A| - b' A^-1 b, summed over lanes, and the log of row 0 of ``row``."""
     K, lanes = b.shape
     product = row[0]
-    product[:] = 1.0
     held = row[1]
+    out = 0.0
     for k in range(K):  # Cholesky; the diagonal holds reciprocals
         at = k * (k + 1) // 2
         for i in range(lanes):
@@ -524,9 +566,12 @@ def _invert(a: Any, b: Any, t: Any, row: Any) -> float:
                 for i in range(lanes):
                     product[i] *= entry[i]
                     entry[i] = 1.0 / np.sqrt(entry[i])
-    out = 0.0
+                if (k + 1) % EXPONENT_EVERY == 0 or k == K - 1:
+                    out += _take_exponents(product)
+    mantissas = 1.0
     for i in range(lanes):
-        out += np.log(product[i])
+        mantissas *= product[i]
+    out += np.log(mantissas)
     for k in range(K):  # b <- L^-1 b
         at = k * (k + 1) // 2
         bk = b[k]
@@ -721,7 +766,7 @@ def draw_latents(
                 z[s], variance[s], observed[s], group, loading[d], mean[d], b, noise_sd[d],
                 weight, residual, a[s], h, row, grouped,
             )  # fmt: skip
-            _pull_groups(pair_sd[d], a[s], h, grouped)
+            _pull_groups(pair_sd[d], a[s], h, row, grouped)
             _invert(a[s], h, t[s], row)
         if n_nodes:
             _, _, q_vector, inverse = _climb(node, parent, root_sd[d], step_sd[d], a, t)

@@ -54,6 +54,8 @@ class Modes:
         How well the groups predict.
     mass : Mass or None
         How much of the posterior they hold.
+    weighting : {"stacking", "posterior"} or None
+        How draws were picked from the chains; None when they are as the chains found them.
     """
 
     chains: ChainGroups
@@ -66,6 +68,7 @@ class Modes:
     factors: int
     stacking: Stacking | None = None
     mass: Mass | None = None
+    weighting: Weighting | None = None
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -94,9 +97,19 @@ class Modes:
         order = [k for k in np.argsort(-apart, kind="stable")[:most] if apart[k] >= APART]
         return [(int(column[k]), int(row[k])) for k in order]
 
-    def with_(self, stacking: Stacking | None = None, mass: Mass | None = None) -> Modes:
-        """The same with what is known of how its groups predict, and of their mass."""
-        return replace(self, stacking=stacking or self.stacking, mass=mass or self.mass)
+    def with_(
+        self,
+        stacking: Stacking | None = None,
+        mass: Mass | None = None,
+        weighting: Weighting | None = None,
+    ) -> Modes:
+        """The same with what is known of how its groups predict, of their mass, and of what was done."""
+        return replace(
+            self,
+            stacking=stacking or self.stacking,
+            mass=mass or self.mass,
+            weighting=weighting or self.weighting,
+        )
 
     def chain_weights(self, how: Weighting) -> np.ndarray:
         """Weight of each chain, sum 1: (chain,).

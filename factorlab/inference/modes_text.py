@@ -43,6 +43,14 @@ def describe(modes: Modes) -> str:
         out.append(_masses(modes.mass))
     if modes.stacking is not None:
         out.append(_predictions(modes.stacking))
+    if modes.weighting is not None:
+        weights = _list([f"{w:.2f}" for w in modes.chain_weights(modes.weighting)])
+        by = "how well they predict" if modes.weighting == "stacking" else "their mass"
+        out.append(
+            f"The draws shown are picked from the chains with weights {weights}, by {by}; R-hat and "
+            "effective sample sizes told here are those of the chains before."
+        )
+        return " ".join(out)
     out.append(
         "Averages over all chains mix these solutions: try another number of factors "
         f"(--factors {modes.factors + 1} or auto), or weight the chains by how well they predict "

@@ -39,6 +39,9 @@ START_STEPS = 150
 GROWTH = (1.2, 2.0)
 """A check that falls short is repeated when the draws have grown by a factor between these."""
 
+SEPARATE_CHECKS = 2
+"""Checks in a row that find the chains in different solutions, after which sampling stops."""
+
 FEWEST_KEPT = 50
 """Interrupted with fewer draws a chain than this, nothing is kept."""
 
@@ -56,6 +59,9 @@ def silent(stage: str, done: int, total: int, detail: str = "") -> None:
     """A `Progress` that shows nothing."""
 
 
+Stopped = Literal["converged", "draws", "seconds", "modes", "interrupted", "approximated"]
+
+
 class Standing(NamedTuple):
     """How far the draws are from the goals.
 
@@ -65,10 +71,13 @@ class Standing(NamedTuple):
         Largest R-hat; NaN for a single chain.
     ess : float
         Smallest effective sample size, bulk or tail.
+    separate : bool
+        Whether the chains are in different solutions (`factorlab.inference.modes`).
     """
 
     rhat: float
     ess: float
+    separate: bool = False
 
     @property
     def holds(self) -> bool:
@@ -109,8 +118,8 @@ class Sample(NamedTuple):
     gradients : int
         Gradient evaluations in all, warm-up included.
     seconds : float
-    stopped : {"converged", "draws", "seconds", "interrupted", "approximated"}
-        Why sampling ended.
+    stopped : {"converged", "draws", "seconds", "modes", "interrupted", "approximated"}
+        Why sampling ended; "modes" when chains are in different solutions, which more draws do not mend.
     khat : float or None
         Of an approximation, the Pareto k-hat of its importance ratios.
     """
@@ -120,7 +129,7 @@ class Sample(NamedTuple):
     leapfrog_steps: float
     gradients: int
     seconds: float
-    stopped: Literal["converged", "draws", "seconds", "interrupted", "approximated"]
+    stopped: Stopped
     khat: float | None = None
 
 
@@ -163,7 +172,7 @@ def sample(
     began = time.monotonic()
     sampler = _start(density, most, length.tune, chains, chains if adaptive else cores, seed)
     watch = _Watch(length, chains, first, most, standing if adaptive else None, tell, began)
-    stopped: Literal["converged", "draws", "seconds", "interrupted"] = "draws"
+    stopped: Stopped = "draws"
     pause = 0.2
     try:
         while True:
@@ -203,13 +212,14 @@ class _Watch:
         self._standing, self._tell, self._began = standing, tell, began
         self._next = first
         self._detail = ""
+        self._separate = 0
 
     def due(self, batches: _Batches) -> bool:
         """Whether the draws are to be judged now."""
         drawn = batches.shortest(self._chains) - self._length.tune
         return self._standing is not None and self._next <= drawn < self._most
 
-    def look(self, batches: _Batches, due: bool) -> Literal["converged", "seconds"] | None:
+    def look(self, batches: _Batches, due: bool) -> Stopped | None:
         drawn = max(batches.shortest(self._chains) - self._length.tune, 0)
         late = self._length.max_seconds is not None and (
             time.monotonic() - self._began > self._length.max_seconds
@@ -220,6 +230,9 @@ class _Watch:
             found = self._standing(batches.arrays(self._length.tune)[0])
             if found.holds:
                 return "converged"
+            self._separate = self._separate + 1 if found.separate else 0
+            if self._separate == SEPARATE_CHECKS:
+                return "modes"
             self._detail = f"R-hat {found.rhat:.3f}, ESS {found.ess:.0f} after {drawn} draws a chain"
             wanted = drawn * min(max(1.1 * ESS_GOAL / max(found.ess, 1.0), GROWTH[0]), GROWTH[1])
             self._next = int(min(wanted, self._most))

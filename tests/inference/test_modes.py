@@ -120,6 +120,9 @@ def test_the_words_with_posterior_mass():
     small = np.exp(-10) / (1 + np.exp(-10))
     big = (1 - small) / 3
     np.testing.assert_allclose(known.chain_weights("posterior"), [big, small, big, big])
+    done = known.with_(weighting="posterior").words
+    assert "picked from the chains with weights 0.33, 0.00, 0.33 and 0.33, by their mass; R-hat" in done
+    assert "--chain-weights" not in done
     told = json.loads(json.dumps(known.to_dict(), allow_nan=False))
     assert told["mass"]["log_mass"] == [-10.0, -20.0]
     rough = found.with_(mass=Mass(np.array([-10.0, -11.0]), np.array([0.1, 0.9])))

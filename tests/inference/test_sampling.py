@@ -117,6 +117,18 @@ def test_stops_at_the_limit_of_draws_and_of_seconds(normal):
     assert 100 <= found.points.shape[1] < 5_000_000
 
 
+def test_stops_when_chains_stay_in_different_solutions(normal):
+    seen = []
+
+    def standing(points):
+        seen.append(len(seen) != 1)  # at the second check the chains seem to mix
+        return Standing(2.0, 10.0, separate=seen[-1])
+
+    found = sample(normal, Length(100, 5_000_000, None, 200), chains=2, seed=6, standing=standing)
+    assert found.stopped == "modes"
+    assert seen == [True, False, True, True]
+
+
 def test_an_interruption_keeps_what_was_drawn(normal):
     timer = threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
