@@ -301,6 +301,15 @@ def _volume(raw: Any, loading: Any, n_benchmarks: int, k: int, small: float) -> 
     return -0.5 * (n_benchmarks - k) * log_det(pt.dot(raw.T, raw)) - 0.5 * k * log_det(size)
 
 
+def _given(name: str, values: Any) -> Any:
+    """Numbers of a table as data of the model, so that other numbers of the same shape need no compiling."""
+    import pymc as pm
+
+    array = np.atleast_1d(np.asarray(values, dtype=float))
+    data = pm.Data(name, array, shape=array.shape)
+    return data if np.ndim(values) else data[0]
+
+
 def _predictors(inputs: ModelInputs, p: Priors) -> Any:
     """Standardised predictors (model, predictor), with latent sizes and counts filled in."""
     import pymc as pm
@@ -309,21 +318,23 @@ def _predictors(inputs: ModelInputs, p: Priors) -> Any:
     design = inputs.design
     size = (design.log10_params - design.params_center) / design.params_scale
     missing = np.flatnonzero(~np.isfinite(size))
-    n = pt.as_tensor(np.where(np.isfinite(size), size, 0.0))
+    n = _given("params", np.where(np.isfinite(size), size, 0.0))
     if len(missing):
         latent = pm.Normal("log10_params_latent", 0.0, 1.0, shape=len(missing))
         n = pt.set_subtensor(n[missing], latent)
-    log10_n = n * design.params_scale + design.params_center
+    center = _given("params_center", design.params_center)
+    log10_n = n * _given("params_scale", design.params_scale) + center
     counts, columns = [], [] if inputs.budget == "product" else [n]
-    for tokens in design.languages:
+    scales = predictor_scale(inputs)
+    for l, tokens in enumerate(design.languages):
         log10_d, floored = _tokens(tokens, p)
         counts.append(log10_d)
+        middle = _given(f"tokens_center_{tokens.language}", tokens.center)
         if inputs.budget == "product":
-            center = tokens.center + design.params_center
-            scale = float(np.std((design.log10_params + _published(tokens))[_sized(tokens, design)]))
-            columns.append((log10_n + floored - center) / scale)
+            scale = _given(f"budget_scale_{tokens.language}", scales[l])
+            columns.append((log10_n + floored - middle - center) / scale)
         else:
-            columns.append((floored - tokens.center) / tokens.scale)
+            columns.append((floored - middle) / _given(f"tokens_scale_{tokens.language}", tokens.scale))
     pm.Deterministic("log10_tokens", pt.stack(counts, axis=1))
     pm.Deterministic("log10_params", log10_n)
     return pt.stack(columns, axis=1)
@@ -361,11 +372,12 @@ def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
     import pytensor.tensor as pt
 
     l = tokens.language
-    log10_own = pt.as_tensor(tokens.log10_count)
+    log10_own = _given(f"tokens_log10_{l}", tokens.log10_count)
     if tokens.error_label:
         error = pm.Normal(f"token_error_{l}", 0.0, 1.0, shape=len(tokens.error_label))
-        log10_own = log10_own + tokens.known * tokens.error_sd * error[tokens.error_index]
-    center = pm.Normal(f"log10_tokens_center_{l}", tokens.center, 1.0)
+        sd = _given(f"tokens_log10_sd_{l}", tokens.known * tokens.error_sd)
+        log10_own = log10_own + sd * error[tokens.error_index]
+    center = pm.Normal(f"log10_tokens_center_{l}", _given(f"tokens_middle_{l}", tokens.center), 1.0)
     spread = pm.HalfNormal(f"log10_tokens_sd_{l}", p.tokens_log10_sd)
     if tokens.n_units:
         share = 1.0 / np.bincount(tokens.unit_index)[tokens.unit_index]
@@ -378,9 +390,11 @@ def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
         latent = center + spread * raw
         bounded = np.isfinite(tokens.upper)
         if bounded.any():
-            room = (tokens.upper[bounded] - latent[np.flatnonzero(bounded)]) / 0.05
+            upper = _given(f"tokens_upper_{l}", tokens.upper[bounded])
+            room = (upper - latent[np.flatnonzero(bounded)]) / 0.05
             pm.Potential(f"within_total_{l}", pt.log(pt.sigmoid(room)).sum())
-        log10_own = log10_own + tokens.unknown * (latent[tokens.latent_index] + tokens.offset)
+        offset = _given(f"tokens_offset_{l}", tokens.offset)
+        log10_own = log10_own + tokens.unknown * (latent[tokens.latent_index] + offset)
     present = tokens.known + tokens.unknown
     own = pt.concatenate([present * 10.0**log10_own, np.zeros(1)])
     total = own[tokens.path].sum(axis=1)
