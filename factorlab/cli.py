@@ -219,7 +219,7 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="Draws of each chain before convergence is first checked; more follow until it holds.",
     ),
-    click.option("--tune", type=int, default=500, show_default=True, help="Warm-up draws of each chain."),
+    click.option("--tune", type=int, default=300, show_default=True, help="Warm-up draws of each chain."),
     click.option(
         "--max-draws", type=int, default=10_000, show_default=True, help="Draws of each chain at most."
     ),

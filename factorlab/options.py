@@ -64,7 +64,7 @@ class FitOptions:
     pairs: bool = True
     level: float = 0.94
     draws: int = 500
-    tune: int = 500
+    tune: int = 300
     chains: int = 4
     max_draws: int = 10_000
     max_seconds: float | None = None

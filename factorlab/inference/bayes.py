@@ -55,7 +55,7 @@ def fit_bayes(
     languages: Sequence[str] | None = None,
     priors: Priors | None = None,
     draws: int = 500,
-    tune: int = 500,
+    tune: int = 300,
     chains: int = 4,
     max_draws: int = 10_000,
     max_seconds: float | None = None,
