@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from factorlab.inference.bridge import masses
 from factorlab.inference.convergence import diagnose, problems
 from factorlab.inference.copies import Copies
-from factorlab.inference.density import Density, compile_density, constrain
+from factorlab.inference.density import Density, compile_density, constrainer
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
 from factorlab.inference.kernel import draw_latents
@@ -220,6 +220,7 @@ class _Posterior:
         self.reference, self.how, self.seed = reference, how, seed
         model = density.model
         self._names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
+        self._constrain: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
         self._last: tuple[tuple[int, ...], _Found] | None = None
 
     def standing(self, points: np.ndarray) -> Standing:
@@ -244,7 +245,9 @@ class _Posterior:
         if self._last is None or self._last[0] != points.shape:
             kept = points[:, :: thinning(self.inputs, n_chains, n_draws)]
             shape = kept.shape[:2]
-            flat = constrain(self.density, kept.reshape(-1, n_dim), self._names)
+            if self._constrain is None:
+                self._constrain = constrainer(self.density, self._names)
+            flat = self._constrain(kept.reshape(-1, n_dim))
             ability, effect = _latents(self.inputs, flat, self.seed)
             oriented, axis = _orient(flat, ability, self.reference, self.how)
             draws = _label(self.table, self.inputs, flat, effect, oriented, axis, shape)

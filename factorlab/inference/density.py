@@ -214,19 +214,19 @@ def _as_pointer() -> Any:
     return as_pointer
 
 
-def constrain(density: Density, draws: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Values of named variables of the model for many unconstrained draws.
+def constrainer(density: Density, names: Sequence[str]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """A function that computes named variables of the model for many unconstrained draws.
 
     Parameters
     ----------
     density : Density
-    draws : ndarray, (draw, dim)
     names : sequence of str
         Free variables and deterministics.
 
     Returns
     -------
-    dict of str to ndarray, (draw, ...)
+    callable
+        (draw, dim) -> dict of str to ndarray, (draw, ...).
     """
     import pytensor
     import pytensor.tensor as pt
@@ -241,18 +241,42 @@ def constrain(density: Density, draws: np.ndarray, names: Sequence[str]) -> dict
         function = pytensor.function(
             list(batched.values()), graphs, mode="FAST_COMPILE", on_unused_input="ignore"
         )
-    parts = []
-    for first in range(0, len(draws), BATCH):
-        block = draws[first : first + BATCH]
-        pieces = [
-            block[:, s].reshape(-1, *shape) for s, shape in zip(density.slices, density.shapes, strict=True)
-        ]
-        parts.append(function(*pieces))
-    out = {}
-    for i, name in enumerate(names):
-        found = [np.asarray(part[i]) for part in parts]
-        constant = graphs[i].ndim == wanted[i].ndim  # does not depend on any draw
-        out[name] = (
-            np.broadcast_to(found[0], (len(draws), *found[0].shape)) if constant else np.concatenate(found)
-        )
-    return out
+
+    def compute(draws: np.ndarray) -> dict[str, np.ndarray]:
+        parts = []
+        for first in range(0, len(draws), BATCH):
+            block = draws[first : first + BATCH]
+            pieces = [
+                block[:, s].reshape(-1, *shape)
+                for s, shape in zip(density.slices, density.shapes, strict=True)
+            ]
+            parts.append(function(*pieces))
+        out = {}
+        for i, name in enumerate(names):
+            found = [np.asarray(part[i]) for part in parts]
+            constant = graphs[i].ndim == wanted[i].ndim  # does not depend on any draw
+            out[name] = (
+                np.broadcast_to(found[0], (len(draws), *found[0].shape))
+                if constant
+                else np.concatenate(found)
+            )
+        return out
+
+    return compute
+
+
+def constrain(density: Density, draws: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Values of named variables of the model for many unconstrained draws: `constrainer`, used once.
+
+    Parameters
+    ----------
+    density : Density
+    draws : ndarray, (draw, dim)
+    names : sequence of str
+        Free variables and deterministics.
+
+    Returns
+    -------
+    dict of str to ndarray, (draw, ...)
+    """
+    return constrainer(density, names)(draws)

@@ -212,12 +212,12 @@ def build_model(
         axes = inputs.frame / np.linalg.norm(inputs.frame, axis=0)
         start = basis.T @ axes.ravel() * np.sqrt(n_benchmarks) / 4
         on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=basis.shape[1], initval=start)
-        flat = pt.dot(pm.Data("slice_basis", basis), on_slice) if held else on_slice
+        flat = pt.dot(_given("slice_basis", basis), on_slice) if held else on_slice
         loading = pm.Deterministic("loading", flat.reshape((n_benchmarks, k)))
-        raw = loading / loading_sd
-        if held:
-            pm.Potential("loading_orbit", log_orbit(raw, pm.Data("frame", inputs.frame), k))
-        pm.Potential("loading_volume", _volume(raw, loading, n_benchmarks, k, p.small_loading))
+        if held:  # of loadings over their sd, as if that were 1
+            orbit = log_orbit(loading, _given("frame", inputs.frame), k)
+            pm.Potential("loading_orbit", orbit - k * (k - 1) / 2 * pt.log(loading_sd))
+        pm.Potential("loading_volume", _volume(loading, loading_sd, n_benchmarks, k, p.small_loading))
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
         noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)
         pair_sd = (
@@ -291,14 +291,15 @@ def _sampled_effects(inputs: ModelInputs, effect_sd: tuple[Any, Any]) -> Any:
     return pt.stack(total)[design.node]
 
 
-def _volume(raw: Any, loading: Any, n_benchmarks: int, k: int, small: float) -> Any:
-    """-(J - K)/2 log|Lambda' Lambda| - K/2 log|Lambda' Lambda / J + small^2 I|."""
+def _volume(loading: Any, sd: Any, n_benchmarks: int, k: int, small: float) -> Any:
+    """-(J - K)/2 log|Lambda' Lambda / sd^2| - K/2 log|Lambda' Lambda / J + small^2 I|."""
     import pytensor.tensor as pt
 
     from factorlab.inference.log_det import log_det
 
-    size = pt.dot(loading.T, loading) / n_benchmarks + small**2 * np.eye(k)
-    return -0.5 * (n_benchmarks - k) * log_det(pt.dot(raw.T, raw)) - 0.5 * k * log_det(size)
+    gram = pt.dot(loading.T, loading)
+    size = gram / n_benchmarks + small**2 * np.eye(k)
+    return -0.5 * (n_benchmarks - k) * (log_det(gram) - 2 * k * pt.log(sd)) - 0.5 * k * log_det(size)
 
 
 def _given(name: str, values: Any) -> Any:
