@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal, NamedTuple
 
@@ -146,8 +146,12 @@ def fit_bayes(
             )
         tell("turning draws to common axes", 0, 0)
         found = work.judge(drawn.points, drawn.divergences)
-        diagnostics = _with_limit(found.diagnostics, drawn, max_draws, max_seconds)
+        diagnostics = found.diagnostics
         found, modes, told = work.separate(found, drawn.points, chain_weights)
+        if modes is not None:
+            short = problems(diagnostics.table, drawn.divergences, separate=True)
+            diagnostics = replace(diagnostics, problems=tuple(short))
+        diagnostics = _with_limit(diagnostics, drawn, max_draws, max_seconds)
     standard = table.standardised()
     settings = {
         "factors": factors, "budget": inputs.budget if inputs.regresses else "none",
@@ -219,8 +223,8 @@ class _Posterior:
         self.table, self.inputs, self.density = table, inputs, density
         self.reference, self.how, self.seed = reference, how, seed
         model = density.model
-        self._names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
-        self._constrain: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+        names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
+        self._constrain = constrainer(density, names)
         self._last: tuple[tuple[int, ...], _Found] | None = None
 
     def standing(self, points: np.ndarray) -> Standing:
@@ -245,8 +249,6 @@ class _Posterior:
         if self._last is None or self._last[0] != points.shape:
             kept = points[:, :: thinning(self.inputs, n_chains, n_draws)]
             shape = kept.shape[:2]
-            if self._constrain is None:
-                self._constrain = constrainer(self.density, self._names)
             flat = self._constrain(kept.reshape(-1, n_dim))
             ability, effect = _latents(self.inputs, flat, self.seed)
             oriented, axis = _orient(flat, ability, self.reference, self.how)

@@ -49,9 +49,14 @@ def diagnose(draws: xr.Dataset, divergences: int, identified: Sequence[bool]) ->
     return Diagnostics(table, divergences, tuple(problems(table, divergences)))
 
 
-def problems(table: pd.DataFrame, divergences: int) -> list[str]:
-    """What falls short of R-hat <= 1.01, ESS >= 400 and no divergences, in sentences."""
+def problems(table: pd.DataFrame, divergences: int, *, separate: bool = False) -> list[str]:
+    """What falls short of R-hat <= 1.01, ESS >= 400 and no divergences, in sentences.
+
+    ``separate`` when chains are known to be in different solutions: more draws are not advised then.
+    """
     counted = table[table["counted"]]
+    more = "" if separate else ": use more draws"
+    differ = "" if separate else ": the chains disagree; use more draws or another number of factors"
     out = []
     if divergences:
         out.append(
@@ -64,8 +69,7 @@ def problems(table: pd.DataFrame, divergences: int) -> list[str]:
         worst = bad.iloc[int(bad["rhat"].argmax())]
         out.append(
             f"R-hat above {RHAT_GOAL} for {len(bad)} of {len(counted)} quantities (worst "
-            f"{worst['rhat']:.3f}, {worst['quantity']}): the chains disagree; use more draws or another "
-            "number of factors"
+            f"{worst['rhat']:.3f}, {worst['quantity']}){differ}"
         )
     for column, name in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
         few = counted[counted[column] < ESS_GOAL]
@@ -73,7 +77,7 @@ def problems(table: pd.DataFrame, divergences: int) -> list[str]:
             worst = few.iloc[int(few[column].argmin())]
             out.append(
                 f"{name} effective sample size below {ESS_GOAL} for {len(few)} of {len(counted)} quantities "
-                f"(lowest {worst[column]:.0f}, {worst['quantity']}): use more draws"
+                f"(lowest {worst[column]:.0f}, {worst['quantity']}){more}"
             )
     return out
 

@@ -7,7 +7,7 @@ cached in the same place. A second process then loads machine code.
 
 Draws are kept in the unconstrained space, one vector each. What else a model defines (parameters,
 deterministics) is computed from them afterwards, for many draws at once and only what is asked for
-(`constrain`).
+(`constrainer`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSION = 1
 """Part of the cache key of the C function: raise it when the wrapper changes."""
 
 BATCH = 256
-"""Draws that `constrain` computes at once."""
+"""Draws that `constrainer` computes at once."""
 
 
 class Density(NamedTuple):
@@ -263,20 +263,3 @@ def constrainer(density: Density, names: Sequence[str]) -> Callable[[np.ndarray]
         return out
 
     return compute
-
-
-def constrain(density: Density, draws: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Values of named variables of the model for many unconstrained draws: `constrainer`, used once.
-
-    Parameters
-    ----------
-    density : Density
-    draws : ndarray, (draw, dim)
-    names : sequence of str
-        Free variables and deterministics.
-
-    Returns
-    -------
-    dict of str to ndarray, (draw, ...)
-    """
-    return constrainer(density, names)(draws)

@@ -56,6 +56,7 @@ class IntegratedLogLikelihood(Op):
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         """Vector-Jacobian product; only the value has derivatives."""
         if any(not isinstance(c.type, DisconnectedType) for c in cotangents[1:]):
+            # Samplers and optimisers here ask for the gradient only; a Hessian must fail, not be wrong.
             raise NotImplementedError("second derivatives of the integrated likelihood are not available")
         slopes = self.make_node(*inputs).outputs[1:]
         return [*[disconnected_type() for _ in range(_N_DATA)], *[cotangents[0] * s for s in slopes]]

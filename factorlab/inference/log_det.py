@@ -73,6 +73,7 @@ class LogDeterminant(Op):
 
     def pullback(self, inputs: Any, outputs: Any, cotangents: Any) -> list[Any]:
         if not isinstance(cotangents[1].type, DisconnectedType):
+            # Samplers and optimisers here ask for the gradient only; a Hessian must fail, not be wrong.
             raise NotImplementedError("second derivatives of the log determinant are not available")
         return [cotangents[0] * self.make_node(*inputs).outputs[1]]
 

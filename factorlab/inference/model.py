@@ -328,9 +328,9 @@ def _predictors(inputs: ModelInputs, p: Priors) -> Any:
     counts, columns = [], [] if inputs.budget == "product" else [n]
     scales = predictor_scale(inputs)
     for l, tokens in enumerate(design.languages):
-        log10_d, floored = _tokens(tokens, p)
-        counts.append(log10_d)
         middle = _given(f"tokens_center_{tokens.language}", tokens.center)
+        log10_d, floored = _tokens(tokens, middle, p)
+        counts.append(log10_d)
         if inputs.budget == "product":
             scale = _given(f"budget_scale_{tokens.language}", scales[l])
             columns.append((log10_n + floored - middle - center) / scale)
@@ -367,7 +367,7 @@ def predictor_scale(inputs: ModelInputs) -> np.ndarray:
     return np.array([design.params_scale, *[tokens.scale for tokens in design.languages]])
 
 
-def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
+def _tokens(tokens: LanguageTokens, middle: Any, p: Priors) -> tuple[Any, Any]:
     """log10 of a language's tokens in billions (-inf for none), and the same with d0 added."""
     import pymc as pm
     import pytensor.tensor as pt
@@ -378,7 +378,7 @@ def _tokens(tokens: LanguageTokens, p: Priors) -> tuple[Any, Any]:
         error = pm.Normal(f"token_error_{l}", 0.0, 1.0, shape=len(tokens.error_label))
         sd = _given(f"tokens_log10_sd_{l}", tokens.known * tokens.error_sd)
         log10_own = log10_own + sd * error[tokens.error_index]
-    center = pm.Normal(f"log10_tokens_center_{l}", _given(f"tokens_middle_{l}", tokens.center), 1.0)
+    center = pm.Normal(f"log10_tokens_center_{l}", middle, 1.0)
     spread = pm.HalfNormal(f"log10_tokens_sd_{l}", p.tokens_log10_sd)
     if tokens.n_units:
         share = 1.0 / np.bincount(tokens.unit_index)[tokens.unit_index]

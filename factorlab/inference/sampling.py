@@ -111,7 +111,7 @@ class Sample(NamedTuple):
     Attributes
     ----------
     points : ndarray, (chain, draw, dim)
-        In the unconstrained space; `factorlab.inference.density.constrain` names them.
+        In the unconstrained space; `factorlab.inference.density.constrainer` names them.
     divergences : int
     leapfrog_steps : float
         Mean number of gradient evaluations a draw.

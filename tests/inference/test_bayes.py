@@ -201,6 +201,17 @@ def test_one_chain_is_told():
     ]
 
 
+def test_more_draws_are_not_advised_to_chains_in_different_solutions():
+    table = pd.DataFrame(
+        {"quantity": ["a"], "rhat": [1.6], "ess_bulk": [10.0], "ess_tail": [60.0], "counted": [True]}
+    )
+    assert sum("use more draws" in line for line in problems(table, 0)) == 3
+    short = problems(table, 0, separate=True)
+    assert len(short) == 3
+    assert short[0].endswith("(worst 1.600, a)")
+    assert not any("use more draws" in line for line in short)
+
+
 def test_priors_from_toml(tmp_path):
     path = tmp_path / "priors.toml"
     path.write_text("noise_sd_median = 0.2\n", encoding="utf-8")

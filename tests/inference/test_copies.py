@@ -1,4 +1,4 @@
-"""The two copies of a model on the slice: the same density, and one of them positive."""
+"""The two copies of a model on the slice: the same model, and one of them positive."""
 
 from __future__ import annotations
 

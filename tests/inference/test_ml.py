@@ -95,6 +95,7 @@ def test_factor_analyzer_tables(table, factors, rotation):
 def test_factor_analyzer_full_tables(table, factors, rotation):
     folder = SHARED / "factor_analyzer_expected"
     if not folder.is_dir():
+        # Third parties' material lies outside the project, whose tests must pass without it.
         pytest.skip("the shared data folder is not beside this checkout")
     scores = pd.read_csv(folder / "data" / f"{table}.csv")
     path = folder / "expected" / table / f"loading_ml_{rotation}_{factors}_{table}.csv"

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from factorlab.errors import InputError
 from factorlab.inference.bridge import Mass, masses
-from factorlab.inference.density import compile_density, constrain
+from factorlab.inference.density import compile_density, constrainer
 from factorlab.inference.left_out import kin, left_out_density
 from factorlab.inference.model import build_model, model_inputs
 from factorlab.inference.modes import ability_covariance, find_modes
@@ -195,7 +195,7 @@ def short_chains(table, factors, chains, draws, *, pairs=True):
     with threadpool_limits(limits=1, user_api="blas"):  # as a fit does
         points = sample(density, Length(draws, draws, None, 200), chains=chains, seed=0).points
     names = ["loading", "mean", "noise_sd", "root_sd", "step_sd", *(["pair_sd"] if pairs else [])]
-    flat = constrain(density, points.reshape(-1, density.n_dim), names)
+    flat = constrainer(density, names)(points.reshape(-1, density.n_dim))
     drawn = {name: v.reshape(chains, draws, *v.shape[1:]) for name, v in flat.items()}
     # In place of drawn abilities: any covariance that is the same for all chains shows the loadings.
     unit = np.broadcast_to(np.eye(factors), (chains, draws, factors, factors))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from factorlab.inference.bayes import fit_bayes
-from factorlab.inference.density import compile_density, constrain
+from factorlab.inference.density import compile_density, constrainer
 from factorlab.inference.laplace import approximate
 from factorlab.inference.mixing import convergence
 from factorlab.inference.model import build_model, model_inputs
@@ -69,7 +69,7 @@ def test_what_is_not_finite_is_minus_infinity(normal):
 
 def test_named_values_of_many_points(normal):
     points = np.random.default_rng(0).normal(size=(600, 4))  # more than one batch
-    out = constrain(normal, points, ["twice", "scale"])
+    out = constrainer(normal, ["twice", "scale"])(points)
     at = normal.slices[normal.names.index("x")]
     np.testing.assert_allclose(out["twice"], 2 * points[:, at])
     np.testing.assert_allclose(out["scale"], np.exp(points[:, 3]))
@@ -162,7 +162,7 @@ def test_pymcs_own_sampler_takes_the_model_with_the_kernel(small):
     theirs = np.asarray(trace.posterior["noise_sd"])
     density = compile_density(model)
     ours = sample(density, Length(1000, 1000, None, 400), chains=2, seed=1).points
-    noise = constrain(density, ours.reshape(-1, density.n_dim), ["noise_sd"])["noise_sd"]
+    noise = constrainer(density, ["noise_sd"])(ours.reshape(-1, density.n_dim))["noise_sd"]
     noise = noise.reshape(2, -1, noise.shape[1])
     error = np.sqrt(
         theirs.var(axis=(0, 1)) / convergence(theirs).ess_bulk
