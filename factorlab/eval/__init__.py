@@ -1,0 +1,1 @@
+"""Evaluation of language models: tasks as data, any engine behind one protocol, records as the result."""
