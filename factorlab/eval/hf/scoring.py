@@ -11,7 +11,7 @@ from factorlab.eval.hf.attention import Pass, Prefix, during
 from factorlab.eval.hf.budget import Budget
 from factorlab.eval.hf.head import Head
 from factorlab.eval.hf.packing import pack
-from factorlab.eval.rows import Continuation, Group, Reading, Row, build_row, group_by_prefix, shareable
+from factorlab.eval.rows import Continuation, Group, Reading, Row, build_row, common_length, group_by_prefix, shareable
 
 Item = Sequence[Continuation]
 
@@ -39,6 +39,16 @@ def score_items(
     """
     for group in group_by_prefix([shareable(item) for item in items]):
         yield from _score_group(model, head, items, group, budget, fused)
+
+
+def score_on_prefix(
+    model: torch.nn.Module, head: Head, items: Sequence[Item], *, fused: bool = True
+) -> np.ndarray:
+    """Log-likelihoods of the choices of items that stand on what they share, one after another."""
+    texts = [shareable(item) for item in items]
+    group = Group(texts[0][: common_length(texts)], tuple(range(len(items))))
+    found = dict(pair for batch in _score_group(model, head, items, group, Budget(2**20), fused) for pair in batch)
+    return np.concatenate([found[i] for i in range(len(items))])
 
 
 def _score_group(

@@ -1,0 +1,116 @@
+"""Does the packed way give what the model gives? Tried at the start, on this model, at the length that is needed.
+
+No list of architectures: texts of random tokens are scored both ways. A model whose numbers differ (it
+looks back a fixed number of tokens, adds a bias by distance, or has a state instead of attention) is run
+the plain way.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from factorlab.eval.hf.attention import NAME, Unsupported
+from factorlab.eval.hf.budget import Budget
+from factorlab.eval.hf.head import Head
+from factorlab.eval.hf.plain import score_plain
+from factorlab.eval.hf.scoring import Item, score_on_prefix
+from factorlab.eval.rows import Continuation
+
+TOLERANCE = {torch.float32: 2e-3, torch.float16: 0.15, torch.bfloat16: 0.6}
+"""Most that the log-likelihood of a choice of three tokens may differ: rounding, not another formula."""
+
+SHORT = 48
+"""Tokens of the texts that are tried at first."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is run.
+
+    Attributes
+    ----------
+    packed : bool
+    fused : bool
+        With fused kernels of attention.
+    why : str
+        Empty, or why the packed way is not taken.
+    """
+
+    packed: bool
+    fused: bool
+    why: str
+
+
+def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) -> Way:
+    """The fastest way that gives the model's own numbers.
+
+    Parameters
+    ----------
+    model : module
+        With its own attention set; it has the packed one afterwards where that is the way.
+    head : Head
+    vocabulary : int
+        Tokens to try.
+    longest : int
+        Tokens of the longest text that will be run.
+    """
+    own = model.config._attn_implementation  # type: ignore[union-attr]
+    if not head.found:
+        return Way(False, False, "it has no output head of its own")
+    items = [_texts(vocabulary, SHORT, seed=1), _texts(vocabulary, max(SHORT, longest), seed=2)]
+    items = items[: 1 if longest <= SHORT else 2]
+    expected = [_plain(model, head, item) for item in items]
+    tolerance = TOLERANCE.get(head.dtype, 0.6)
+    why = ""
+    try:
+        model.set_attn_implementation(NAME)  # type: ignore[operator]
+        if model.config._attn_implementation != NAME:  # type: ignore[union-attr]
+            raise Unsupported("its attention cannot be exchanged")
+        for fused in (True, False):
+            try:
+                found = [_packed(model, head, item, fused) for item in items]
+            except Unsupported:
+                raise
+            except (RuntimeError, NotImplementedError) as error:
+                why = f"its packed pass failed: {' '.join(str(error).split())[:120]}"
+                continue
+            off = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+            if off <= tolerance:
+                return Way(True, fused, "")
+            why = f"packed texts differ by {off:.2g} in log-likelihood" if math.isfinite(off) else "packed texts give no number"
+    except Unsupported as error:
+        why = str(error)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        why = f"its attention cannot be exchanged ({' '.join(str(error).split())[:120]})"
+    model.set_attn_implementation(own)  # type: ignore[operator]
+    return Way(False, False, why)
+
+
+def _texts(vocabulary: int, length: int, seed: int) -> list[Item]:
+    """Two questions with two choices on one beginning, of `length` tokens together."""
+    rng = np.random.default_rng(seed)
+    shared = rng.integers(0, vocabulary, max(4, length - 12))
+    items: list[Item] = []
+    for extra in (5, 8):
+        question = np.concatenate([shared, rng.integers(0, vocabulary, extra)])
+        items.append(
+            [
+                Continuation(np.concatenate([question, rng.integers(0, vocabulary, 3)]), len(question))
+                for _ in range(2)
+            ]
+        )
+    return items
+
+
+def _plain(model: torch.nn.Module, head: Head, items: list[Item]) -> np.ndarray:
+    # One text at a time: nothing is padded, so that this is what the model says.
+    found = {i: v for batch in score_plain(model, head.device, [[c] for it in items for c in it], Budget(1)) for i, v in batch}
+    return np.concatenate([found[i] for i in sorted(found)])
+
+
+def _packed(model: torch.nn.Module, head: Head, items: list[Item], fused: bool) -> np.ndarray:
+    return score_on_prefix(model, head, items, fused=fused)

@@ -1,0 +1,226 @@
+"""A model of transformers as a language model of the runner."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import transformers
+from transformers import AttentionInterface
+
+from factorlab.errors import InputError
+from factorlab.eval.hf import weights
+from factorlab.eval.hf.attention import NAME, packed_attention
+from factorlab.eval.hf.budget import CPU_TOKENS, GPU_TOKENS, Budget
+from factorlab.eval.hf.check import Way, find_way
+from factorlab.eval.hf.generation import Prompt, write_answers
+from factorlab.eval.hf.head import Head
+from factorlab.eval.hf.plain import score_plain, write_plain
+from factorlab.eval.hf.scoring import Item, score_items
+from factorlab.eval.hf.tokens import Tokens
+from factorlab.eval.instance import ChoiceAnswer
+from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TextRequest
+from factorlab.eval.stops import StopFinder
+
+ROWS = {"cpu": 128}
+GPU_ROWS = 512
+"""Answers that are written at once, at most."""
+
+
+class HFModel:
+    """A causal language model of transformers.
+
+    Parameters
+    ----------
+    name : str
+        Folder, or name on the hub.
+    dtype : str
+        auto (the checkpoint's), bf16, fp16 or fp32.
+    device : str
+        auto, cpu, cuda, cuda:1, ...
+    revision : str, optional
+        Of the hub.
+    batch : str
+        auto, or tokens of a batch.
+    trust_remote_code : bool
+    plain : bool
+        Never pack.
+
+    Raises
+    ------
+    InputError
+        See `factorlab.eval.hf.weights.load`, `find_device`, `find_dtype`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        revision: str | None = None,
+        batch: str = "auto",
+        trust_remote_code: bool = False,
+        plain: bool = False,
+    ) -> None:
+        where = weights.find_device(device)
+        kind = weights.find_dtype(dtype)
+        if dtype == "auto" and where.type == "cpu":
+            kind = torch.float32  # halves are slower than singles there
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self.model, tokenizer, found = weights.load(name, kind, where, revision, trust_remote_code)
+        AttentionInterface.register(NAME, packed_attention)
+        self._head = Head(self.model)
+        self._tokens = Tokens(tokenizer, weights.context_of(self.model.config, tokenizer))
+        self._ends = weights.ends_of(self.model, tokenizer)
+        self._plain, self._way, self._tried = plain, None, 0
+        self._way: Way | None
+        tokens = _tokens_of(batch, where)
+        self._budget = Budget(tokens)
+        self._slots = Budget(_slot_tokens(self.model.config, self._head.dtype, where, self._tokens.context))
+        self.facts = ModelFacts(
+            revision=found,
+            engine="hf",
+            dtype=str(self._head.dtype).removeprefix("torch."),
+            device=torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
+            context=self._tokens.context,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        )
+
+    def encode(self, text: str, bos: bool = True) -> list[int]:
+        """Tokens of a text."""
+        return self._tokens.encode([text], bos)[0].tolist()
+
+    def begin_of_text(self, tokens: Sequence[int]) -> int | None:
+        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
+        bos = self._tokens.bos
+        if bos is None:
+            return None
+        count = 0
+        while count < len(tokens) and tokens[count] == bos:
+            count += 1
+        return count
+
+    def chat(self, text: str) -> str:
+        """A user's message in the model's chat template, up to where the answer begins.
+
+        Raises
+        ------
+        InputError
+            The model has no chat template.
+        """
+        tokenizer = self._tokens.tokenizer
+        if not getattr(tokenizer, "chat_template", None):
+            raise InputError("--chat: this model's tokenizer has no chat template; leave --chat away")
+        return tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+
+    def way(self, longest: int) -> Way:
+        """How texts of up to `longest` tokens are run; tried when it is first needed."""
+        if self._plain:
+            return Way(False, False, "it was asked for")
+        if self._way is None or (self._way.packed and longest > self._tried):
+            self.model.set_attn_implementation(self._own_attention())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._way = find_way(self.model, self._head, len(self._tokens.tokenizer), longest)
+            self._tried = longest
+        return self._way
+
+    def _own_attention(self) -> str:
+        now = self.model.config._attn_implementation
+        if now != NAME:
+            self._own = now
+        return self._own
+
+    def score(self, requests: Sequence[ChoiceRequest]) -> Iterator[list[tuple[int, ChoiceAnswer]]]:
+        """Log-likelihoods of choices; yields (index of the request, answer), a batch at a time."""
+        items = self._items(requests)
+        if not items:
+            return
+        way = self.way(max(len(choice.tokens) for item in items for choice in item))
+        found = (
+            score_items(self.model, self._head, items, self._budget, fused=way.fused)
+            if way.packed
+            else score_plain(self.model, self._head.device, items, self._budget)
+        )
+        for batch in found:
+            yield [
+                (
+                    i,
+                    ChoiceAnswer(
+                        tuple(values.tolist()), tuple(len(c.tokens) - c.begin for c in items[i])
+                    ),
+                )
+                for i, values in batch
+            ]
+
+    def _items(self, requests: Sequence[ChoiceRequest]) -> list[Item]:
+        out: list[Item] = []
+        for request in requests:
+            n = len(request.choices)
+            contexts = request.contexts * n if len(request.contexts) == 1 else request.contexts
+            out.append(self._tokens.continuations(contexts, request.choices, request.bos))
+        return out
+
+    def write(self, requests: Sequence[TextRequest]) -> Iterator[list[tuple[int, int, str]]]:
+        """Texts; yields (index of the request, number of the sample, text), a batch at a time."""
+        finders: dict[tuple[str, ...], StopFinder] = {}
+        prompts = [self._prompt(request, finders) for request in requests]
+        if not prompts:
+            return
+        way = self.way(max(len(p.tokens) + p.max_new for p in prompts))
+        found = (
+            write_answers(
+                self.model, self._head, prompts, self._ends, self._budget, self._slots, fused=way.fused
+            )
+            if way.packed
+            else write_plain(self.model, self._head.device, prompts, self._ends, self._slots)
+        )
+        for batch in found:
+            yield [(i, k, prompts[i].stops.cut(self._tokens.decode(tokens))) for i, k, tokens in batch]
+
+    def _prompt(self, request: TextRequest, finders: dict[tuple[str, ...], StopFinder]) -> Prompt:
+        decoding = request.decoding
+        tokens = self._tokens.encode([request.prompt], request.bos)[0]
+        room = self._tokens.context - 1
+        new = decoding.max_new_tokens or room
+        if decoding.max_length:
+            new = min(new, max(1, decoding.max_length - len(tokens)))
+        new = max(1, min(new, room))
+        tokens = tokens[-(self._tokens.context - new) :]
+        if not len(tokens):
+            tokens = np.array([self._tokens.bos or 0])
+        finder = finders.setdefault(decoding.stops, StopFinder(decoding.stops, self._tokens.decode))
+        drawn = decoding.temperature > 0
+        uniforms = (
+            np.random.default_rng([decoding.seed, request.key]).random((decoding.samples, new))
+            if drawn
+            else np.zeros((decoding.samples, 0))
+        )
+        return Prompt(tokens, new, uniforms, finder, decoding.temperature, decoding.top_p)
+
+
+def _tokens_of(batch: str, device: torch.device) -> int:
+    if batch == "auto":
+        return CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+    if not batch.isdigit() or int(batch) < 1:
+        raise InputError(f"--batch '{batch}' is no number of tokens; give auto, or a whole number above 0")
+    return int(batch)
+
+
+def _slot_tokens(config: object, dtype: torch.dtype, device: torch.device, context: int) -> int:
+    """Tokens of keys and values that are held at once: half of what a GPU has free, or some rows on a CPU."""
+    if device.type != "cuda":
+        return ROWS["cpu"] * min(context, 1024)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 32)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads  # type: ignore[attr-defined]
+    each = 2 * text.num_hidden_layers * heads * size * torch.finfo(dtype).bits // 8  # type: ignore[attr-defined]
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(context, min(int(0.5 * free / each), GPU_ROWS * context))
