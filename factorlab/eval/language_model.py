@@ -6,7 +6,7 @@ are two, a table of reference solutions is another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,6 +79,13 @@ class ModelFacts:
     notes: tuple[str, ...] = ()
 
 
+TakeChoices = Callable[[Sequence[tuple[int, ChoiceAnswer]]], None]
+"""Called with (index of the request, answer) of the requests of a batch."""
+
+TakeTexts = Callable[[Sequence[tuple[int, int, str]]], None]
+"""Called with (index of the request, number of the sample, text)."""
+
+
 class LanguageModel(Protocol):
     """A causal language model."""
 
@@ -98,12 +105,12 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def score(self, requests: Sequence[ChoiceRequest]) -> Iterator[list[tuple[int, ChoiceAnswer]]]:
-        """Log-likelihoods of choices; yields (index of the request, answer), a batch at a time."""
+    def score(self, requests: Sequence[ChoiceRequest], take: TakeChoices) -> None:
+        """Log-likelihoods of choices, handed on a batch at a time as they are known."""
         ...
 
-    def write(self, requests: Sequence[TextRequest]) -> Iterator[list[tuple[int, int, str]]]:
-        """Texts; yields (index of the request, number of the sample, text), a batch at a time."""
+    def write(self, requests: Sequence[TextRequest], take: TakeTexts) -> None:
+        """Texts, handed on as they are over."""
         ...
 
     def begin_of_text(self, tokens: Sequence[int]) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from factorlab.eval.hf.plain import score_plain, write_plain
 from factorlab.eval.hf.scoring import Item, score_items
 from factorlab.eval.hf.tokens import Tokens
 from factorlab.eval.instance import ChoiceAnswer
-from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TextRequest
+from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TakeChoices, TakeTexts, TextRequest
 from factorlab.eval.stops import StopFinder
 
 ROWS = {"cpu": 128}
@@ -138,8 +138,8 @@ class HFModel:
             self._own = now
         return self._own
 
-    def score(self, requests: Sequence[ChoiceRequest]) -> Iterator[list[tuple[int, ChoiceAnswer]]]:
-        """Log-likelihoods of choices; yields (index of the request, answer), a batch at a time."""
+    def score(self, requests: Sequence[ChoiceRequest], take: TakeChoices) -> None:
+        """Log-likelihoods of choices, handed on a batch at a time."""
         items = self._items(requests)
         if not items:
             return
@@ -150,15 +150,7 @@ class HFModel:
             else score_plain(self.model, self._head.device, items, self._budget)
         )
         for batch in found:
-            yield [
-                (
-                    i,
-                    ChoiceAnswer(
-                        tuple(values.tolist()), tuple(len(c.tokens) - c.begin for c in items[i])
-                    ),
-                )
-                for i, values in batch
-            ]
+            take([(i, _answer(values, items[i])) for i, values in batch])
 
     def _items(self, requests: Sequence[ChoiceRequest]) -> list[Item]:
         out: list[Item] = []
@@ -168,8 +160,8 @@ class HFModel:
             out.append(self._tokens.continuations(contexts, request.choices, request.bos))
         return out
 
-    def write(self, requests: Sequence[TextRequest]) -> Iterator[list[tuple[int, int, str]]]:
-        """Texts; yields (index of the request, number of the sample, text), a batch at a time."""
+    def write(self, requests: Sequence[TextRequest], take: TakeTexts) -> None:
+        """Texts, handed on as they are over."""
         finders: dict[tuple[str, ...], StopFinder] = {}
         prompts = [self._prompt(request, finders) for request in requests]
         if not prompts:
@@ -183,7 +175,7 @@ class HFModel:
             else write_plain(self.model, self._head.device, prompts, self._ends, self._slots)
         )
         for batch in found:
-            yield [(i, k, prompts[i].stops.cut(self._tokens.decode(tokens))) for i, k, tokens in batch]
+            take([(i, k, prompts[i].stops.cut(self._tokens.decode(tokens))) for i, k, tokens in batch])
 
     def _prompt(self, request: TextRequest, finders: dict[tuple[str, ...], StopFinder]) -> Prompt:
         decoding = request.decoding
@@ -204,6 +196,10 @@ class HFModel:
             else np.zeros((decoding.samples, 0))
         )
         return Prompt(tokens, new, uniforms, finder, decoding.temperature, decoding.top_p)
+
+
+def _answer(values: np.ndarray, item: Item) -> ChoiceAnswer:
+    return ChoiceAnswer(tuple(values.tolist()), tuple(len(c.tokens) - c.begin for c in item))
 
 
 def _tokens_of(batch: str, device: torch.device) -> int:
