@@ -12,6 +12,10 @@ import os
 import select
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 NEW_SPACES = 0x00020000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000 | 0x02000000
 """CLONE_NEWNS, NEWPID, NEWNET, NEWIPC, NEWUTS, NEWCGROUP."""
 NEW_USER = 0x10000000
@@ -126,22 +130,31 @@ def die_with_parent(alive: int) -> None:
         os._exit(1)
 
 
+def wait_for(child: int) -> NoReturn:
+    """End as a child ends, with 128 more than the number of a signal."""
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
 def main() -> None:
     cut = sys.argv.index("--")
     size, paths, command = int(sys.argv[1]), sys.argv[2:cut], sys.argv[cut + 1 :]
     libc.prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(9), 0, 0, 0)
     enter_spaces()
     alive, ours = os.pipe()
-    child = os.fork()
-    if child:
+    first = os.fork()
+    if first:
         os.close(alive)
-        _, status = os.waitpid(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        os._exit(code if code >= 0 else 128 - code)
+        wait_for(first)
     os.close(ours)
+    die_with_parent(alive)
     build_root(paths, size)
     drop_rights()
-    die_with_parent(alive)
+    # The first process of the namespace stays: with it all others end, and they can't signal it.
+    child = os.fork()
+    if child:
+        wait_for(child)
     os.execve(command[0], command, dict(os.environ))
 
 
