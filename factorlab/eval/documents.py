@@ -128,9 +128,16 @@ def _missing(place: Place, folder: Path) -> str | None:
 
 
 def _found(folder: Path, name: str) -> list[Path]:
-    if any(sign in name for sign in "*?["):
-        return sorted(folder.glob(name))
-    return [folder / name] if (folder / name).is_file() else []
+    """Files of a name or glob, in order of the alphabet; with ".gz" or without, whichever is there."""
+    other = name.removesuffix(".gz") if name.endswith(".gz") else name + ".gz"
+    for wanted in (name, other):
+        if any(sign in wanted for sign in "*?["):
+            found = sorted(folder.glob(wanted))
+        else:
+            found = [folder / wanted] if (folder / wanted).is_file() else []
+        if found:
+            return found
+    return []
 
 
 def _from_files(

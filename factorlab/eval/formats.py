@@ -133,9 +133,12 @@ def _niilc(path: Path, text: str) -> list[Row]:
 
 
 def _table(path: Path, text: str, columns: Sequence[str], delimiter: str) -> list[Row]:
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    lines = [line for line in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)]
-    lines = [line for line in lines if line]
+    stream = io.StringIO(text, newline="")
+    if delimiter == "\t":
+        reader = csv.reader(stream, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(stream, delimiter=delimiter)
+    lines = [line for line in reader if line]
     names = list(columns) or (lines.pop(0) if lines else [])
     for number, line in enumerate(lines, 1):
         if len(line) != len(names):

@@ -141,7 +141,7 @@ def _held_out(task: Task, rule: Mapping[str, Any], items: Documents) -> frozense
         raise InputError(
             f"{task.benchmark}: no group by '{rule['smallest_group']}' has {least} items to hold out"
         )
-    return frozenset(min(enough, key=len))
+    return frozenset(sorted(enough, key=len)[0])
 
 
 def _drawn(
@@ -211,7 +211,7 @@ def _instance(task: Task, row: Row, position: int, shots: tuple[str, ...], seen:
                 f"{where}: there are {len(task.prompt.queries)} prompt.queries for {len(choices)} choices"
             )
     else:
-        gold = evaluate(task.gold, row, f"{where}, gold")
+        gold = _gold(task, row, where)
     content = instance_id(dict(row))
     seen[content] = seen.get(content, 0) + 1
     if seen[content] > 1:
@@ -230,6 +230,19 @@ def _instance(task: Task, row: Row, position: int, shots: tuple[str, ...], seen:
     )
 
 
+def _gold(task: Task, row: Row, where: str) -> Any:
+    """What an answer is compared with: a text, texts of which any is right, or tests of a program."""
+    gold = evaluate(task.gold, row, f"{where}, gold")
+    if task.scoring == "code":
+        if not isinstance(gold, Mapping) or not {"test", "entry_point"} <= set(gold):
+            raise InputError(f"{where}: gold gives {gold!r}; it must be a mapping with test and entry_point")
+        return dict(gold)
+    texts = [gold] if isinstance(gold, str) else gold
+    if not isinstance(texts, list | tuple) or not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{where}: gold gives {gold!r}; it must be a text or a list of texts")
+    return gold
+
+
 def _gold_text(task: Task, row: Row, gold: Any, choices: Sequence[str], where: str) -> str:
     if task.gold_text is not None:
         return render(task.gold_text, row, f"{where}, gold_text")
@@ -245,8 +258,3 @@ def _shared(task: Task, names: Row, where: str) -> str | None:
         return None
     group, item = task.shared
     return f"{group}:{evaluate(item, names, f'{where}, shared.item')}"
-
-
-def first_prompt(task: Task, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """The first prompt of a task, for a person to look at. Arguments and errors as of `build_instances`."""
-    return build_instances(task, data_dir, limit=1).instances[0].prompts()[0]

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from factorlab.errors import InputError
-from factorlab.eval.expressions import check_expression, check_template
+from factorlab.eval.expressions import check_template
 from factorlab.eval.instance import Decoding
-from factorlab.eval.keys import MISSING, Keys, like, shown
-from factorlab.eval.task import Difference, Label, Metric, Place, Prompt, Shots, Source, Task
+from factorlab.eval.keys import Keys, like, shown
+from factorlab.eval.place_reading import expression, read_shots, read_source, template
+from factorlab.eval.task import Difference, Metric, Prompt, Task
 
-FORMATS = ("jsonl", "json", "squad", "niilc", "csv", "tsv", "lines", "examples", "exemplars", "blocks")
-DRAWS = ("first", "first_by", "shuffled", "lm_eval", "jp_harness")
 METRICS = ("acc", "exact_match", "char_f1", "f1", "rouge2", "bleu", "pass@1")
 WORDS = ("model", "mecab", "nagisa+13a", "13a")
 SCORED_BY = {"choices": ("acc",), "code": ("pass@1",)}
@@ -77,15 +76,15 @@ def read_task(
         chance=_chance(keys),
         traps=keys.texts("traps", ()),
         note=keys.texts("note", ()),
-        data=_source(data, of_shots=False),
-        shots=None if shots is None else _shots(shots),
+        data=read_source(data, of_shots=False),
+        shots=None if shots is None else read_shots(shots),
         prompt=_prompt(Keys(file, "prompt", keys.get("prompt", dict)), scoring, shots is not None),
-        gold=_expression(keys, "gold"),
-        gold_text=_template(keys, "gold_text", None),
+        gold=expression(keys, "gold"),
+        gold_text=template(keys, "gold_text", None),
         scoring=scoring,
         decoding=_decoding(keys, scoring),
         metric=_metric(Keys(file, "metric", keys.get("metric", dict)), scoring),
-        cluster=_template(keys, "cluster", None),
+        cluster=template(keys, "cluster", None),
         shared=_shared(keys),
         protocols=protocols,
         differences=differences,
@@ -108,26 +107,12 @@ def _chance(keys: Keys) -> float:
     return chance
 
 
-def _template(keys: Keys, key: str, default: Any = MISSING) -> Any:
-    text = keys.get(key, str, default)
-    if text is not None:
-        check_template(text, keys.where(key))
-    return text
-
-
-def _expression(keys: Keys, key: str, default: Any = MISSING) -> Any:
-    text = keys.get(key, str, default)
-    if text is not None:
-        check_expression(text, keys.where(key))
-    return text
-
-
 def _shared(keys: Keys) -> tuple[str, str] | None:
     if not keys.has("shared"):
         keys.known.append("shared")
         return None
     inner = Keys(keys.file, "shared", keys.get("shared", dict))
-    out = inner.get("group", str), _expression(inner, "item")
+    out = inner.get("group", str), expression(inner, "item")
     inner.done()
     return out
 
@@ -135,17 +120,17 @@ def _shared(keys: Keys) -> tuple[str, str] | None:
 def _prompt(keys: Keys, scoring: str, has_shots: bool) -> Prompt:
     if keys.has("query") == keys.has("queries"):
         raise InputError(f"{keys.where('query')}: there must be either query or queries, and not both")
-    single = _template(keys, "query", None)
+    single = template(keys, "query", None)
     queries = keys.texts("queries", ()) if single is None else (single,)
     keys.known.append("queries")
     for text in queries:
         check_template(text, keys.where("queries"))
     out = Prompt(
         queries=queries,
-        head=_template(keys, "head", ""),
+        head=template(keys, "head", ""),
         delimiter=keys.get("delimiter", str, ""),
-        target=_template(keys, "target", None),
-        choices=_expression(keys, "choices", None),
+        target=template(keys, "target", None),
+        choices=expression(keys, "choices", None),
         separator=keys.get("separator", str, "\n\n"),
     )
     keys.done()
@@ -246,113 +231,3 @@ def _steps(keys: Keys, key: str) -> tuple[dict[str, Any], ...]:
                 ) from None
         out.append(told)
     return tuple(out)
-
-
-def _shots(keys: Keys) -> Shots:
-    draw = keys.one_of("draw", DRAWS)
-    out = Shots(
-        count=keys.at_least("count", 1),
-        draw=draw,
-        source=_source(keys, of_shots=True),
-        by=_expression(keys, "by", None),
-        extra=keys.at_least("extra", 0, 0),
-        redraw=keys.get("redraw", bool, False),
-        seed=keys.at_least("seed", 0, {"jp_harness": 42, "shuffled": 42}.get(draw, 1234)),
-    )
-    if (draw == "first_by") != (out.by is not None):
-        raise InputError(f"{keys.where('by')} goes with draw 'first_by', which needs it; draw is '{draw}'")
-    return out
-
-
-def _source(keys: Keys, of_shots: bool) -> Source:
-    fields, keep = _fields(keys), _expression(keys, "keep", None)
-    hub = local = None
-    if keys.has("hub"):
-        hub = _place(Keys(keys.file, keys.name("hub"), keys.get("hub", dict)), fields, keep, of_shots, "hub")
-    keys.known += ["hub", "local"]
-    if keys.has("local"):
-        places = keys.mapping["local"]
-        places = places if isinstance(places, list) else [places]
-        inner = [Keys(keys.file, f"{keys.name('local')}[{i}]", place) for i, place in enumerate(places)]
-        local = tuple(_place(one, fields, keep, of_shots, "local") for one in inner)
-    if hub is None and not local:
-        raise InputError(
-            f"{keys.where('local')} is missing; name local files, a data set of the hub, or both"
-        )
-    return Source(hub, local or ())
-
-
-def _fields(keys: Keys) -> dict[str, str]:
-    fields = keys.get("fields", dict, {})
-    inner = Keys(keys.file, keys.name("fields"), fields)
-    return {name: _expression(inner, name) for name in inner.mapping}
-
-
-def _place(keys: Keys, fields: dict[str, str], keep: str | None, of_shots: bool, kind: str) -> Place:
-    own = _fields(keys)
-    told: dict[str, Any] = {
-        "fields": {**fields, **own},
-        "keep": _expression(keys, "keep", keep),
-        "note": keys.get("note", str, None),
-    }
-    if of_shots:
-        told["from_items"] = keys.get("from_items", bool, False)
-        told["held_out"] = _held_out(keys)
-        told["shot"] = _template(keys, "shot", None)
-    if told.get("from_items") or told.get("held_out"):
-        keys.done()
-        return Place(**told)
-    if kind == "hub":
-        told["hub"] = keys.get("id", str)
-        told["configs"] = keys.texts("config", ())
-        told["revision"] = keys.get("revision", str, "main")
-        told["split"] = keys.get("split", str)
-    else:
-        told |= _files(keys)
-        told["label"] = _label(keys)
-    keys.done()
-    return Place(**told)
-
-
-def _files(keys: Keys) -> dict[str, Any]:
-    out = {
-        "files": keys.texts("files"),
-        "format": keys.one_of("format", FORMATS),
-        "columns": keys.texts("columns", ()),
-    }
-    if out["format"] == "lines" and len(out["columns"]) != len(out["files"]):
-        raise InputError(
-            f"{keys.where('columns')} has {len(out['columns'])} names for {len(out['files'])} files of format "
-            "lines; each file is a column"
-        )
-    if out["format"] == "json":
-        out["at"] = keys.get("at", str, None)
-    return out
-
-
-def _label(keys: Keys) -> Label | None:
-    if not keys.has("label"):
-        keys.known.append("label")
-        return None
-    inner = Keys(keys.file, keys.name("label"), keys.get("label", dict))
-    out = Label(
-        name=inner.get("name", str),
-        key=_expression(inner, "key"),
-        match=_expression(inner, "match"),
-        value=_expression(inner, "value"),
-        **{key: value for key, value in _files(inner).items() if key != "at"},
-    )
-    inner.done()
-    return out
-
-
-def _held_out(keys: Keys) -> dict[str, Any] | None:
-    if not keys.has("held_out"):
-        keys.known.append("held_out")
-        return None
-    inner = Keys(keys.file, keys.name("held_out"), keys.get("held_out", dict))
-    first, group = inner.at_least("first", 1, None), inner.get("smallest_group", str, None)
-    inner.done()
-    if (first is None) == (group is None):
-        raise InputError(f"{keys.where('held_out')} must have either first or smallest_group")
-    return {"first": first} if group is None else {"smallest_group": group}
