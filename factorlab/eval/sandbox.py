@@ -208,7 +208,9 @@ class Sandbox:
         InputError
             As `run`.
         """
-        workers = workers or len(os.sched_getaffinity(0))
+        from joblib import cpu_count  # knows the share of a container
+
+        workers = workers or cpu_count()
         with ThreadPoolExecutor(workers) as pool:
             jobs = [pool.submit(self.run, program, timeout, memory_mb) for program in programs]
             try:

@@ -37,13 +37,13 @@ def filter_calls(code: bytes) -> None:
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
     libc = ctypes.CDLL(None, use_errno=True)
-    zero = ctypes.c_ulong(0)
+    zero, one, mode = map(ctypes.c_ulong, (0, 1, SECCOMP_MODE_FILTER))
     program = Program(len(code) // 8, code)
-    steps = [(PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero)]
-    steps += [(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(program))] if code else []  # type: ignore[list-item]
-    for option, second, third in steps:
-        if libc.prctl(option, second, third, zero, zero) != 0:
-            raise OSError(ctypes.get_errno(), "prctl refused to give up rights")
+    if (
+        libc.prctl(PR_SET_NO_NEW_PRIVS, one, zero, zero, zero) != 0
+        or libc.prctl(PR_SET_SECCOMP, mode, ctypes.byref(program), zero, zero) != 0
+    ):
+        raise OSError(ctypes.get_errno(), "prctl refused to give up rights")
 
 
 def limit(memory: int, processes: int, file_size: int, seconds: int) -> None:
@@ -79,7 +79,8 @@ def main() -> None:
     os.dup2(0, hidden, inheritable=False)
     become(user)
     limit(memory, processes, file_size, seconds)
-    filter_calls(code)
+    if code:
+        filter_calls(code)
     sys.path += paths
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
