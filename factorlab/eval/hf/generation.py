@@ -149,7 +149,8 @@ class _Desk:
         self.rows_at_once = min(len(waiting), max(1, self.slots.tokens // self.room))
         while self.live or self.waiting:
             free = self.rows_at_once - len(self.live)
-            if self.waiting and (not self.live or free >= REFILL * self.rows_at_once):
+            enough = min(len(self.waiting), REFILL * self.rows_at_once)
+            if self.waiting and (not self.live or free >= enough):
                 ended = self._begin(free)
             else:
                 ended = self._step()

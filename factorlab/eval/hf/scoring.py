@@ -44,9 +44,9 @@ def score_items(
 def score_on_prefix(
     model: torch.nn.Module, head: Head, items: Sequence[Item], *, fused: bool = True
 ) -> np.ndarray:
-    """Log-likelihoods of the choices of items that stand on what they share, one after another."""
+    """Log-likelihoods of the choices of items that stand on what they share, but the last tokens, one after another."""
     texts = [shareable(item) for item in items]
-    group = Group(texts[0][: common_length(texts)], tuple(range(len(items))))
+    group = Group(texts[0][: common_length(texts) - 2], tuple(range(len(items))))
     found = dict(pair for batch in _score_group(model, head, items, group, Budget(2**20), fused) for pair in batch)
     return np.concatenate([found[i] for i in range(len(items))])
 
