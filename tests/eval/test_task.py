@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -224,3 +226,75 @@ def test_templates_do_not_reach_python():
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
 def test_a_field_stands_in_a_prompt_as_it_is(text):
     assert render("[{{ a }}]\n", {"a": text}, "x") == f"[{text}]\n"
+
+
+def test_the_page_of_benchmarks_is_up_to_date():
+    page = runpy.run_path(str(ROOT / "docs" / "make_eval_benchmarks.py"))["page"]()
+    assert (ROOT / "docs" / "eval_benchmarks.md").read_text(encoding="utf-8") == page, (
+        "run python docs/make_eval_benchmarks.py"
+    )
+
+
+def test_every_key_format_draw_and_step_is_documented():
+    from factorlab.eval import place_reading, task_reading
+
+    page = (ROOT / "docs" / "eval_tasks.md").read_text(encoding="utf-8")
+    names = [
+        *place_reading.FORMATS,
+        *place_reading.DRAWS,
+        *task_reading.STEPS,
+        *task_reading.METRICS,
+        *task_reading.WORDS,
+        *(parameter for step in task_reading.STEPS.values() for parameter in step),
+        *SMALL,
+        "redraw",
+        "extra",
+        "smallest_group",
+    ]
+    assert [name for name in names if f"`{name}`" not in page and f"`{name}:" not in page] == []
+
+
+def test_the_example_of_the_page_is_a_task(tmp_path):
+    page = (ROOT / "docs" / "eval_tasks.md").read_text(encoding="utf-8")
+    (tmp_path / "capitals.yaml").write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    assert load_task(tmp_path / "capitals.yaml").benchmark == "Capitals"
+
+
+def read(name, protocol, answer):
+    """The text that the first regular expression of a task takes from an answer; None where it takes none."""
+    step = next(s for s in load_task(name, protocol).metric.extract if s["step"] == "regex")
+    found = list(re.finditer(step["pattern"], answer))
+    if not found:
+        return None
+    match = found[0 if step["which"] == "first" else -1]
+    return match.group(1) if match.re.groups else match.group()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "paper", "fixed"),
+    [
+        ("bbh", "So the answer is (B).", "(B)", "(B)"),
+        ("bbh", "So the answer is (B)", "(B", "(B)"),
+        ("bbh", "So the answer is (B). It is so.", "(B). It is so", "(B)"),
+        ("bbh", "So the answer is 7.\n\nQ: x", "7", "7"),
+        ("bbh", "The answer is 7.", None, "7"),
+        ("bbh", "so the answer is -3.5", "-3.", "-3.5"),
+        ("bbh", "the answer is } ] >.", "} ] >", "} ] >"),
+        ("bbh", "the answer is apple pear.", "apple pear", "apple pear"),
+        ("gsm8k", "x\n#### 1,234.", "1,234.", "1,234"),
+        ("gsm8k", "#### $18", None, "18"),
+        ("gsm8k", "####18", None, "18"),
+        ("gsm8k", "#### -5 and #### 6", "-5", "-5"),
+        ("gsm8k", "no number", None, None),
+    ],
+)
+def test_traps_of_regular_expressions(name, answer, paper, fixed):
+    assert (read(name, "paper", answer), read(name, "fixed", answer)) == (paper, fixed)
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [("答えは11です。", "11"), ("18 ,", "18"), ("1,234.", "1,234"), ("5.0", "5.0"), ("-2", "-2")],
+)
+def test_numbers_of_mgsm_fixed(answer, number):
+    assert read("mgsm", "fixed", answer) == number
