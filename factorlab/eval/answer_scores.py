@@ -179,12 +179,18 @@ def _choice(name: str, instance: Instance, answer: Answer) -> list[Scored]:
             f"the model's log-likelihood of a choice of instance {instance.instance_id} is no number (NaN); "
             "run it in another precision (--dtype float32)"
         )
+    # Where the sentence is what differs (XWINO), the sentence is the answer.
+    whole = len(instance.queries) > 1
+    said = [
+        (instance.queries[i] if whole else "") + (choice if whole else choice.lstrip())
+        for i, choice in enumerate(choices)
+    ]
     out = []
     for metric in (name, *(other for other in CHOICE_METRICS if other != name)):
         sizes = [max(CHOICE_METRICS[metric](choice.lstrip()), 1) for choice in choices]
         values = [total / size for total, size in zip(answer.log_likelihoods, sizes, strict=True)]
         chosen = values.index(max(values))
-        out.append(Scored(metric, 0, float(chosen == gold), None, choices[chosen], instance.target))
+        out.append(Scored(metric, 0, float(chosen == gold), None, said[chosen], instance.target))
     return out
 
 

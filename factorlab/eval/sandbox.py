@@ -10,14 +10,12 @@ tried before it is used: `find` runs a program that attempts what must not be po
 from __future__ import annotations
 
 import os
-import random
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +28,7 @@ from pathlib import Path
 from typing import Literal
 
 from factorlab.errors import InputError
+from factorlab.eval.sandbox_commands import COMMANDS, ENVIRONMENT, FILES_MB, PROGRAMS, nobody, site_folders
 from factorlab.eval.sandbox_filter import refused_calls
 
 Status = Literal["passed", "failed", "timed out", "killed"]
@@ -39,26 +38,6 @@ BACKENDS = ("bubblewrap", "nsjail", "namespaces")
 
 START_SECONDS = 30.0
 """A sandbox that is not ready by then is broken, however busy the machine is."""
-
-FILES_MB = 32
-"""Most that a program can write: a file, and all of /tmp."""
-
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/nix/store")
-"""What an interpreter needs of the system, where it exists."""
-
-DEVICES = ("null", "zero", "random", "urandom")
-
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": "/tmp",
-    "LANG": "C.UTF-8",
-    # The same order of sets, thus the same verdict, each time.
-    "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    # Threads are processes to the kernel, and there may be none.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 CURE = "install bubblewrap (apt install bubblewrap), or allow it with --unsafe-code"
 
@@ -227,8 +206,7 @@ class Sandbox:
         """The command line that runs ``sandbox_child.py`` inside."""
         user = 0
         if self.backend != "none" and os.geteuid() == 0:
-            # Of no name, and seldom the same for two programs at a time: the kernel counts processes by user.
-            user = random.randrange(60_100, 61_000)
+            user = nobody()
         child = [
             os.path.realpath(getattr(sys, "_base_executable", sys.executable)),
             *(
@@ -324,86 +302,3 @@ def _reason(process: subprocess.Popen, answer: bytes) -> str:
     said = process.stderr.read(10_000) if process.stderr else b""
     lines = [text.strip() for text in (answer + b"\n" + said).decode(errors="replace").split("\n")]
     return next((text for text in reversed(lines) if text), "no reason told")
-
-
-def site_folders() -> list[str]:
-    """Folders of installed packages of this interpreter, and of its virtual environment."""
-    names = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
-    return [name for name in dict.fromkeys(names) if name and os.path.isdir(name)]
-
-
-def visible() -> list[str]:
-    """Paths that a program can see, outer ones first; folders inside a visible one are left out."""
-    paths = sorted(
-        {
-            path
-            for path in (*SYSTEM, os.path.realpath(sys.base_prefix), *site_folders())
-            if os.path.exists(path)
-        }
-    )
-    out: list[str] = []
-    for path in paths:
-        if not any(path == other or path.startswith(other.rstrip("/") + "/") for other in out):
-            out.append(path)
-    return out
-
-
-def _parents(paths: list[str]) -> list[str]:
-    """The folders that paths lie in, outer ones first."""
-    found = {str(folder) for path in paths for folder in Path(path).parents}
-    return sorted(found - {"/", "/tmp", *paths})
-
-
-def _bubblewrap(child: list[str]) -> list[str]:
-    root = os.geteuid() == 0
-    rights = ["--cap-drop", "ALL"]
-    if root:
-        # As root there is no need of a user namespace; the child becomes another user by itself.
-        rights += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    else:
-        rights += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
-    spaces = [f"--unshare-{name}" for name in ("pid", "net", "ipc", "uts", "cgroup-try")]
-    command = [PROGRAMS["bubblewrap"], *rights, *spaces, "--hostname", "sandbox"]
-    command += ["--die-with-parent", "--new-session"]
-    command += ["--perms", "1777", "--size", str(FILES_MB << 20), "--tmpfs", "/tmp"]
-    for path in _parents([*visible(), "/dev/null"]):
-        # By itself bubblewrap makes them for root only.
-        command += ["--perms", "0755", "--dir", path]
-    for path in visible():
-        link = os.path.islink(path)
-        command += ["--symlink", os.readlink(path), path] if link else ["--ro-bind", path, path]
-    for name in DEVICES:
-        command += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
-    return [*command, "--remount-ro", "/", "--chdir", "/tmp", "--", *child]
-
-
-def _nsjail(child: list[str]) -> list[str]:
-    user = f"65534:{random.randrange(60_100, 61_000)}:1" if os.geteuid() == 0 else "65534"
-    command = [PROGRAMS["nsjail"], "-Mo", "-Q", "--user", user, "--group", user, "--hostname", "sandbox"]
-    command += ["--disable_proc", "--iface_no_lo", "--time_limit", "0", "--cwd", "/tmp"]
-    # The limits are set by the child; nsjail's own are out of their way.
-    for name in ("as", "cpu", "fsize", "nofile", "nproc", "stack", "core"):
-        command += [f"--rlimit_{name}", "hard"]
-    command += ["-m", f"none:/tmp:tmpfs:size={FILES_MB << 20}"]
-    for path in visible():
-        link = os.path.islink(path)
-        command += ["--symlink", f"{os.readlink(path)}:{path}"] if link else ["-R", path]
-    for name in DEVICES:
-        command += ["-B", f"/dev/{name}"]
-    for name, value in ENVIRONMENT.items():
-        command += ["-E", f"{name}={value}"]
-    return [*command, "--", *child]
-
-
-def _namespaces(child: list[str]) -> list[str]:
-    script = str(files("factorlab.eval").joinpath("sandbox_namespaces.py"))
-    return [child[0], "-I", "-S", script, str(FILES_MB << 20), *visible(), "--", *child]
-
-
-PROGRAMS = {"bubblewrap": "bwrap", "nsjail": "nsjail"}
-COMMANDS: dict[str, Callable[[list[str]], list[str]]] = {
-    "bubblewrap": _bubblewrap,
-    "nsjail": _nsjail,
-    "namespaces": _namespaces,
-    "none": lambda child: child,
-}

@@ -25,7 +25,7 @@ from factorlab.eval.answer_scores import (
 from factorlab.eval.instance import ChoiceAnswer, Instance, TextAnswer
 from factorlab.eval.sandbox import Run, Sandbox
 from factorlab.eval.task import Metric, load_task
-from factorlab.eval.words import mecab_words, nagisa_words, normalise
+from factorlab.eval.words import BLEU_WORDS, ROUGE_WORDS, mecab_words, nagisa_words, normalise
 from factorlab.metrics import bleu, check_range, find_metric
 from factorlab.text_metrics import char_f1
 
@@ -53,16 +53,22 @@ def chosen(values: tuple[float, ...], choices: tuple[str, ...], gold: int = 0) -
 def test_the_largest_sum_is_the_choice():
     scored = chosen((-3.0, -2.0), (" yes", " no"), gold=1)
     assert list(scored) == ["acc", "acc_norm", "acc_bytes"]
-    assert scored["acc"] == Scored("acc", 0, 1.0, None, " no", "1")
+    assert scored["acc"] == Scored("acc", 0, 1.0, None, "no", "1")
+
+
+def test_the_sentence_is_the_answer_where_it_differs():
+    instance = Instance("i", "", (), ("The cup", "The box"), 0, "cup", (" was full.", " was full."))
+    scored = score_answer(Metric("acc"), instance, ChoiceAnswer((-2.0, -1.0), (3, 3)))
+    assert [(s.score, s.prediction) for s in scored] == [(0.0, "The box was full.")] * 3
 
 
 def test_normalised_by_characters_and_bytes_without_the_space_in_front():
     # Per character -2, -1.85 and -2.9; with the space counted -1.5, -1.48 and -1.45, so that the third would win.
     scored = chosen((-6.0, -7.4, -2.9), (" yes", " nope", " x"))
-    assert [scored[name].prediction for name in ("acc", "acc_norm")] == [" x", " nope"]
+    assert [scored[name].prediction for name in ("acc", "acc_norm")] == ["x", "nope"]
     scored = chosen((-6.0, -5.0), (" ああ", " abcd"), gold=0)
-    assert scored["acc_norm"].prediction == " abcd"  # -3 against -1.25 per character
-    assert scored["acc_bytes"].prediction == " ああ"  # -1 against -1.25 per byte
+    assert scored["acc_norm"].prediction == "abcd"  # -3 against -1.25 per character
+    assert scored["acc_bytes"].prediction == "ああ"  # -1 against -1.25 per byte
     assert scored["acc_bytes"].score == 1.0
 
 
@@ -188,6 +194,15 @@ def test_unknown_metrics_words_and_lengths():
         one(Metric("rouge2", words="model"), "a", "a")
     with pytest.raises(ValueError, match="1 instances and 0 answers"):
         score_instances(Metric("acc"), [asked(0)], [])
+
+
+def test_the_reader_of_tasks_has_no_metric_or_words_that_can_t_be_scored():
+    from factorlab.eval.task_reading import METRICS as allowed
+    from factorlab.eval.task_reading import WORDS
+
+    # "f1" of metrics.csv is that of a confusion matrix; characters are counted by character_f1.
+    assert set(allowed) - {"f1"} <= set(METRICS)
+    assert set(WORDS) <= {*ROUGE_WORDS, *BLEU_WORDS}
 
 
 def test_every_metric_has_a_range():
