@@ -72,7 +72,7 @@ def test_more_steps_make_a_better_model(ladder, share):
     names += [f"{fact}_en" for fact in ("home", "food") if share <= 0.5]
     names += [f"{fact}_ja" for fact in ("home", "food") if share >= 0.5]
     first, middle, last = (mean(ladder, share, steps, names) for steps in STEPS)
-    assert first + 0.15 < middle
+    assert first + 0.1 < middle
     assert middle + 0.05 < last
 
 
@@ -86,8 +86,8 @@ def test_facts_follow_the_share_of_their_language(ladder):
     assert of["en"][0] > of["en"][2] + 0.3
     # The rules are known in both languages by all: what differs is not a matter of one model being better.
     for share in SHARES:
-        assert mean(ladder, share, last, ["most_en", "more_en"]) > 0.7
-        assert mean(ladder, share, last, ["most_ja", "more_ja"]) > 0.7
+        assert mean(ladder, share, last, ["most_en", "more_en"]) > 0.65
+        assert mean(ladder, share, last, ["most_ja", "more_ja"]) > 0.65
 
 
 def test_scores_are_spread_from_chance_to_nearly_right(ladder):
