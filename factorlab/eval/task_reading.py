@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from factorlab.errors import InputError
+from factorlab.eval.answer_scores import CHOICE_METRICS, METRICS, TEXT_METRICS
 from factorlab.eval.expressions import check_template
+from factorlab.eval.extraction import steps_function
 from factorlab.eval.instance import Decoding
-from factorlab.eval.keys import Keys, like, shown
+from factorlab.eval.keys import Keys, shown
 from factorlab.eval.place_reading import expression, read_shots, read_source, template
 from factorlab.eval.task import Difference, Metric, Prompt, Task
+from factorlab.eval.words import BLEU_WORDS, ROUGE_WORDS
 
-METRICS = ("acc", "exact_match", "char_f1", "f1", "rouge2", "bleu", "pass@1")
-WORDS = ("model", "mecab", "nagisa+13a", "13a")
-SCORED_BY = {"choices": ("acc",), "code": ("pass@1",)}
-"""Metrics of a way of scoring; text has the others."""
-
-STEPS: dict[str, dict[str, type | None]] = {
-    "strip": {},
-    "strip_one": {},
-    "nfkc": {},
-    "lower": {},
-    "cut": {"at": str},
-    "head": {"characters": int},
-    "remove": {"pattern": str},
-    "remove_punctuation": {},
-    "strip_chars": {"chars": str},
-    "regex": {"pattern": str, "which": None, "fallback": None},
-    "number_ja": {},
-    "number": {},
-    "squad_normalise": {},
-    "map": {"from": str, "to": str},
+BY_SCORING = {
+    "choices": tuple(CHOICE_METRICS),
+    "text": (*TEXT_METRICS, "rouge2", "bleu"),
+    "code": ("pass@1",),
 }
-"""Steps of extraction -> their parameters; those of type None have a default."""
+"""Way of scoring -> its metrics."""
+
+WORDS = {"rouge2": ROUGE_WORDS, "bleu": tuple(BLEU_WORDS)}
+"""Metric -> words that it can count."""
 
 
 def read_task(
@@ -181,53 +170,31 @@ def _decoding(keys: Keys, scoring: str) -> Decoding:
 
 def _metric(keys: Keys, scoring: str) -> Metric:
     name = keys.one_of("name", METRICS)
-    allowed = SCORED_BY.get(scoring) or tuple(m for m in METRICS if m not in ("acc", "pass@1"))
+    allowed = BY_SCORING[scoring]
     if name not in allowed:
         raise InputError(
             f"{keys.where('name')} is '{name}', but scoring is '{scoring}'; it can be {', '.join(allowed)}"
+        )
+    if (name in WORDS) != keys.has("words"):
+        raise InputError(
+            f"{keys.where('words')} goes with {' and '.join(WORDS)}, which need it; name is '{name}'"
         )
     out = Metric(
         name=name,
         extract=_steps(keys, "extract"),
         gold=_steps(keys, "gold"),
-        words=keys.one_of("words", WORDS, None),
+        words=keys.one_of("words", WORDS.get(name, ()), None),
         timeout=keys.get("timeout", float, None),
     )
     keys.done()
-    if (name in ("rouge2", "bleu")) != (out.words is not None):
-        raise InputError(
-            f"{keys.where('words')} goes with rouge2 and bleu, and they need it; name is '{name}'"
-        )
     return out
 
 
 def _steps(keys: Keys, key: str) -> tuple[dict[str, Any], ...]:
+    """A list of steps, as `factorlab.eval.extraction` knows them."""
     keys.known.append(key)
     steps = keys.mapping.get(key) or []
-    if not isinstance(steps, list):
-        raise InputError(f"{keys.where(key)} is {shown(steps)}; it must be a list of steps")
-    out = []
-    for i, step in enumerate(steps):
-        inner = Keys(keys.file, f"{keys.name(key)}[{i}]", step)
-        name = inner.get("step", str)
-        if name not in STEPS:
-            raise InputError(
-                f"{inner.where('step')} is '{name}'{like(name, list(STEPS))}; it can be {', '.join(STEPS)}"
-            )
-        told = {"step": name}
-        for parameter, kind in STEPS[name].items():
-            if kind is not None:
-                told[parameter] = inner.get(parameter, kind)
-        if name == "regex":
-            told["which"] = inner.one_of("which", ("first", "last"), "first")
-            told["fallback"] = inner.get("fallback", str, "[invalid]")
-        inner.done()
-        if "pattern" in told:
-            try:
-                re.compile(told["pattern"])
-            except re.error as error:
-                raise InputError(
-                    f"{inner.where('pattern')} is '{told['pattern']}', no regular expression: {error}"
-                ) from None
-        out.append(told)
-    return tuple(out)
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise InputError(f"{keys.where(key)} is {shown(steps)}; it must be a list of steps, each a mapping")
+    steps_function(steps, keys.where(key))
+    return tuple(dict(step) for step in steps)

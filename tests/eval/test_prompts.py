@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from factorlab.errors import InputError
+from factorlab.eval.answer_scores import score_answer
+from factorlab.eval.instance import TextAnswer
 from factorlab.eval.prompts import build_instances
 from factorlab.eval.task import load_task, shipped_tasks
 
@@ -647,3 +649,37 @@ def test_xlsum_is_not_at_hand():
         InputError, match=r"has no file 'xlsum/test.jsonl', which items of XL-Sum are read from"
     ):
         build_instances(load_task("xlsum"), SHARED)
+
+
+SPOKEN = {
+    "bbh": "So the answer is {}.",
+    "gsm8k": "{document[answer]}",
+    "mgsm": "だから、答えは{}です。",
+    "squad2": " {}",
+    "triviaqa": " {}",
+}
+"""How a model that knows says the gold text."""
+
+
+@shared
+@pytest.mark.parametrize("protocol", ["paper", "fixed"])
+@pytest.mark.parametrize(
+    "name", [n for n in sorted(COUNTS) if load_task(n).scoring == "text" and "wmt" not in n]
+)
+def test_a_model_that_knows_is_right(name, protocol):
+    """But for the study's traps: "unanswerable" is wrong there, and so is a point in an answer."""
+    task = load_task(name, protocol)
+    wrong = []
+    for instance in build_instances(task, SHARED, 1500).instances:
+        text = SPOKEN.get(name, "{}").format(instance.target, document=instance.document)
+        text = min([text, *(text.partition(stop)[0] for stop in task.decoding.stops)], key=len)
+        scores = score_answer(task.metric, instance, TextAnswer((text,)))
+        if scores[0].score != 1:
+            wrong.append(instance)
+    if (name, protocol) == ("squad2", "paper"):
+        assert {i.target for i in wrong} == {"unanswerable"}
+    elif (name, protocol) == ("triviaqa", "paper"):
+        assert all(set(i.target) & {".", ","} for i in wrong)
+        assert wrong
+    else:
+        assert [i.target for i in wrong] == []

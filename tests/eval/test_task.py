@@ -149,10 +149,20 @@ def test_unknown_task_protocol_and_file(tmp_path):
         ({"metric.name": "exact"}, r"metric.name is 'exact' .did you mean 'exact_match'"),
         ({"metric.name": "acc"}, r"metric.name is 'acc', but scoring is 'text'"),
         ({"metric.name": "bleu"}, r"metric.words goes with rouge2 and bleu"),
-        ({"metric.extract": [{"step": "stripp"}]}, r"extract\[0\].step is 'stripp' .did you mean 'strip'"),
-        ({"metric.extract": [{"step": "cut"}]}, r"metric.extract\[0\].at is missing"),
-        ({"metric.extract": [{"step": "regex", "pattern": "("}]}, r"pattern is '\(', no regular expression"),
-        ({"metric.extract": [{"step": "lower", "at": "x"}]}, r"extract\[0\].at is no known key"),
+        (
+            {"metric.extract": [{"step": "stripp"}]},
+            r"capitals.yaml': metric.extract\[0\]: no step 'stripp'; there are strip",
+        ),
+        ({"metric.extract": [{"step": "cut"}]}, r"metric.extract\[0\]: the step 'cut' lacks 'at'"),
+        (
+            {"metric.extract": [{"step": "regex", "pattern": "("}]},
+            r"metric.extract\[0\]: '\(' is no regular expression",
+        ),
+        (
+            {"metric.extract": [{"step": "lower", "at": "x"}]},
+            r"metric.extract\[0\]: the step 'lower' has no 'at'",
+        ),
+        ({"metric.extract": ["strip"]}, r"metric.extract is \['strip'\]; it must be a list of steps"),
         ({"shots.draw": "random"}, r"shots.draw is 'random'; it can be first, first_by"),
         ({"shots.draw": "first_by"}, r"shots.by goes with draw 'first_by'"),
         ({"shots.count": True}, r"shots.count is True; it must be a whole number"),
@@ -236,16 +246,16 @@ def test_the_page_of_benchmarks_is_up_to_date():
 
 
 def test_every_key_format_draw_and_step_is_documented():
-    from factorlab.eval import place_reading, task_reading
+    from factorlab.eval import answer_scores, extraction, place_reading, task_reading
 
     page = (ROOT / "docs" / "eval_tasks.md").read_text(encoding="utf-8")
     names = [
         *place_reading.FORMATS,
         *place_reading.DRAWS,
-        *task_reading.STEPS,
-        *task_reading.METRICS,
-        *task_reading.WORDS,
-        *(parameter for step in task_reading.STEPS.values() for parameter in step),
+        *extraction.STEPS,
+        *answer_scores.METRICS,
+        *(words for allowed in task_reading.WORDS.values() for words in allowed),
+        *(parameter for step in extraction.STEPS.values() for parameter in (*step.needed, *step.allowed)),
         *SMALL,
         "redraw",
         "extra",
