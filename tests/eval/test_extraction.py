@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from factorlab.errors import InputError
-from factorlab.eval.extraction import STEPS, extract, number, number_ja, squad_normalise, steps_function
+from factorlab.eval.extraction import extract, number, number_ja, squad_normalise, steps_function
 from factorlab.eval.task import load_task, shipped_tasks
 
 
@@ -167,14 +167,6 @@ def test_every_step_of_every_task_is_known():
             metric = load_task(name, protocol).metric
             steps_function(metric.extract)
             steps_function(metric.gold)
-
-
-def test_the_reader_of_tasks_knows_the_same_steps():
-    from factorlab.eval.task_reading import STEPS as told
-
-    assert set(told) == set(STEPS)
-    for name, step in STEPS.items():
-        assert set(told[name]) == {*step.needed, *step.allowed}
 
 
 @pytest.mark.parametrize(
