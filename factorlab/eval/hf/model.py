@@ -19,7 +19,6 @@ from factorlab.eval.hf.generation import Prompt, write_answers
 from factorlab.eval.hf.head import Head
 from factorlab.eval.hf.plain import score_plain, write_plain
 from factorlab.eval.hf.scoring import Item, score_items
-from factorlab.eval.hf.tokens import Tokens
 from factorlab.eval.instance import ChoiceAnswer
 from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TakeChoices, TakeTexts, TextRequest
 from factorlab.eval.stops import StopFinder
@@ -71,15 +70,13 @@ class HFModel:
             kind = torch.float32  # halves are slower than singles there
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.model, tokenizer, found = weights.load(name, kind, where, revision, trust_remote_code)
+        self.model, self._tokens, found = weights.load(name, kind, where, revision, trust_remote_code)
         AttentionInterface.register(NAME, packed_attention)
         self._head = Head(self.model)
-        self._tokens = Tokens(tokenizer, weights.context_of(self.model.config, tokenizer))
-        self._ends = weights.ends_of(self.model, tokenizer)
-        self._plain, self._way, self._tried = plain, None, 0
-        self._way: Way | None
-        tokens = _tokens_of(batch, where)
-        self._budget = Budget(tokens)
+        self._ends = weights.ends_of(self.model, self._tokens.tokenizer)
+        self._plain, self._tried, self._own = plain, 0, ""
+        self._way: Way | None = None
+        self._budget = Budget(_tokens_of(batch, where))
         self._slots = Budget(_slot_tokens(self.model.config, self._head.dtype, where, self._tokens.context))
         self.facts = ModelFacts(
             revision=found,
@@ -97,13 +94,7 @@ class HFModel:
 
     def begin_of_text(self, tokens: Sequence[int]) -> int | None:
         """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
-        bos = self._tokens.bos
-        if bos is None:
-            return None
-        count = 0
-        while count < len(tokens) and tokens[count] == bos:
-            count += 1
-        return count
+        return self._tokens.begin_of_text(tokens)
 
     def chat(self, text: str) -> str:
         """A user's message in the model's chat template, up to where the answer begins.
@@ -113,12 +104,7 @@ class HFModel:
         InputError
             The model has no chat template.
         """
-        tokenizer = self._tokens.tokenizer
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError("--chat: this model's tokenizer has no chat template; leave --chat away")
-        return tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-        )
+        return self._tokens.chat(text)
 
     def way(self, longest: int) -> Way:
         """How texts of up to `longest` tokens are run; tried when it is first needed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from factorlab.errors import InputError
 from factorlab.eval.hf.splicing import Splicer
 from factorlab.eval.rows import Continuation
 
@@ -22,10 +23,12 @@ class Tokens:
     tokenizer : PreTrainedTokenizerBase
     context : int
         Most tokens that the model takes.
+    commit : str
+        Of the hub, or empty.
     """
 
-    def __init__(self, tokenizer: Any, context: int) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, context: int, commit: str = "") -> None:
+        self.tokenizer, self.commit = tokenizer, commit
         self.context = context
         self.bos = tokenizer.bos_token_id
         self._splicers = {bos: Splicer(tokenizer, bos) for bos in (True, False)}
@@ -54,6 +57,29 @@ class Tokens:
             extra = max(0, len(whole) - (self.context + 1))
             out.append(Continuation(whole[extra:], max(1, begin - extra)))
         return out
+
+    def begin_of_text(self, tokens: Sequence[int]) -> int | None:
+        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
+        if self.bos is None:
+            return None
+        count = 0
+        while count < len(tokens) and tokens[count] == self.bos:
+            count += 1
+        return count
+
+    def chat(self, text: str) -> str:
+        """A user's message in the model's chat template, up to where the answer begins.
+
+        Raises
+        ------
+        InputError
+            The model has no chat template.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise InputError("--chat: this model's tokenizer has no chat template; leave --chat away")
+        return self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens, special ones left out."""

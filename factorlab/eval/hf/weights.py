@@ -10,9 +10,13 @@ from typing import Any
 import torch
 
 from factorlab.errors import InputError
+from factorlab.eval.hf.tokens import Tokens
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 """Names of `--dtype`; "auto" is that of the checkpoint."""
+
+FAILURES = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError)
+"""What transformers raises for a model that is not there, or that it cannot read."""
 
 ASIDE = (".md", ".png", ".jpg", ".gitattributes", ".gitignore", ".lock", ".metadata")
 """Files beside the weights that change no result."""
@@ -70,9 +74,38 @@ def digest_of(folder: Path) -> str:
     return total.hexdigest()[:40]
 
 
+def load_tokens(name: str, revision: str | None, trust: bool) -> Tokens:
+    """Tokenizer of a folder or of a name on the hub, with the context of its model.
+
+    Raises
+    ------
+    InputError
+        A model that is not there, or that has no tokenizer.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    path = Path(name)
+    if not path.is_dir() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise InputError(f"model '{name}' is no folder; give the folder of a model, or its name on the hub")
+    if path.is_dir() and not (path / "config.json").exists():
+        raise InputError(f"'{name}' holds no config.json; it is no folder of a transformers model")
+    rest: dict[str, Any] = {"revision": revision, "trust_remote_code": trust}
+    try:
+        config = AutoConfig.from_pretrained(name, **rest)
+    except FAILURES as error:
+        raise InputError(_why(name, "model", error)) from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, **rest)
+    except FAILURES as error:
+        raise InputError(_why(name, "tokenizer", error)) from None
+    if not len(tokenizer):
+        raise InputError(f"model '{name}' has an empty tokenizer; its folder needs tokenizer.json or tokenizer.model")
+    return Tokens(tokenizer, context_of(config, tokenizer), str(getattr(config, "_commit_hash", None) or ""))
+
+
 def load(
     name: str, dtype: torch.dtype | str, device: torch.device, revision: str | None, trust: bool
-) -> tuple[Any, Any, str]:
+) -> tuple[Any, Tokens, str]:
     """Model, tokenizer and revision of a folder or of a name on the hub.
 
     Raises
@@ -80,33 +113,18 @@ def load(
     InputError
         A model that is not there, that cannot be read, or that has no tokenizer.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
-    path = Path(name)
-    local = path.is_dir()
-    if not local and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise InputError(f"model '{name}' is no folder; give the folder of a model, or its name on the hub")
-    if local and not (path / "config.json").exists():
-        raise InputError(f"'{name}' holds no config.json; it is no folder of a transformers model")
-    rest = {"revision": revision, "trust_remote_code": trust}
+    tokens = load_tokens(name, revision, trust)
     try:
-        config = AutoConfig.from_pretrained(name, **rest)
-    except (OSError, ValueError) as error:
-        raise InputError(_why(name, "model", error)) from None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **rest)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(_why(name, "tokenizer", error)) from None
-    if not len(tokenizer):
-        raise InputError(f"model '{name}' has an empty tokenizer; its folder needs tokenizer.json or tokenizer.model")
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, config=config, **rest)
-    except (OSError, ValueError, RuntimeError) as error:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, revision=revision, trust_remote_code=trust)
+    except (*FAILURES, RuntimeError) as error:
         raise InputError(_why(name, "weights", error)) from None
-    if not hasattr(model, "generation_config"):
+    if getattr(model, "generation_config", None) is None:
         model.generation_config = GenerationConfig()
-    found = digest_of(path) if local else str(getattr(config, "_commit_hash", None) or revision or "unknown")
-    return model.eval().to(device), tokenizer, found
+    path = Path(name)
+    found = digest_of(path) if path.is_dir() else tokens.commit or revision or "unknown"
+    return model.eval().to(device), tokens, found
 
 
 def _why(name: str, what: str, error: Exception) -> str:
@@ -135,3 +153,20 @@ def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     said = getattr(model.generation_config, "eos_token_id", None)
     several = said if isinstance(said, (list, tuple)) else [said]
     return frozenset(int(t) for t in (*several, tokenizer.eos_token_id) if t is not None)
+
+
+def devices_of(text: str) -> list[str]:
+    """Devices of a list with commas; "auto" and "cuda" are all GPUs, or the CPU.
+
+    Raises
+    ------
+    InputError
+        See `find_device`.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()] or ["auto"]
+    if len(names) > 1:
+        return [str(find_device(name)) for name in names]
+    device = find_device(names[0])
+    if device.type == "cuda" and device.index is None:
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return [str(device)]
