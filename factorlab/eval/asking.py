@@ -73,7 +73,7 @@ def ask(task: Task, instances: Sequence[Instance], model: LanguageModel, *, chat
         if len(begins) < LOOKED_AT:
             count = model.begin_of_text(model.encode(texts[0], bos))
             begins += [] if count is None else [count]
-    fit = PromptFit(len(instances), dropped, tuple(truncated), tuple(begins), task.bos)
+    fit = PromptFit(len(instances), dropped, tuple(truncated), tuple(begins), task.prompt.bos)
     return Asked(tuple(requests), tuple(prompts), fit)
 
 
@@ -102,7 +102,7 @@ class _Fitter:
         keep = len(instance.shots)
         while True:
             texts = instance.prompts(keep)
-            bos = self._task.bos
+            bos = self._task.prompt.bos
             if self._chat:
                 texts = tuple(self._model.chat(text) for text in texts)
                 # A template that writes the token that begins a text itself gets no second one.

@@ -111,7 +111,8 @@ class Shots:
 class Prompt:
     """Templates of what a model reads: head, worked examples, query.
 
-    A worked example is query + delimiter + target (or the right choice) + separator.
+    A worked example is query + delimiter + target (or the right choice) + separator. `bos`: whether the
+    tokenizer's own special tokens (one that begins a text) stand before it all.
     """
 
     queries: tuple[str, ...]
@@ -120,6 +121,7 @@ class Prompt:
     target: str | None = None
     choices: str | None = None
     separator: str = "\n\n"
+    bos: bool = True
 
 
 @dataclass(frozen=True)

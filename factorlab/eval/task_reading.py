@@ -121,6 +121,7 @@ def _prompt(keys: Keys, scoring: str, has_shots: bool) -> Prompt:
         target=template(keys, "target", None),
         choices=expression(keys, "choices", None),
         separator=keys.get("separator", str, "\n\n"),
+        bos=keys.get("bos", bool, True),
     )
     keys.done()
     if (scoring == "choices") != (out.choices is not None):
