@@ -20,6 +20,7 @@ import click
 from factorlab import __version__
 from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
+from factorlab.eval_verb import eval_verb
 from factorlab.record_verbs import import_verb, pair, scores
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ def _factor_number(text: str, option: str) -> int:
     return int(number)
 
 
+main.add_command(eval_verb)
 main.add_command(import_verb)
 main.add_command(scores)
 

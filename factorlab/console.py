@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -12,6 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from factorlab.analysis import Analysis
+    from factorlab.eval.task import Task
     from factorlab.inference.budgets import BudgetRegression
     from factorlab.inference.compare import Comparison
     from factorlab.refits import Refits
@@ -217,6 +219,33 @@ def show_standard_errors(table: pd.DataFrame, console: Console) -> None:
             f"{len(wrong)} of {len(table)} standard errors differ by more than {OFF:g} times from what the bare "
             "score would have got (columns se_binomial and se_why say why)"
         )
+
+
+def show_evaluation(results: pd.DataFrame, console: Console) -> None:
+    """Print a line a model and benchmark: score, standard error, instances, time."""
+    out = _table("Scores (se: of independent instances; factorlab scores knows clusters and corpus metrics)")
+    for name in ("model", "benchmark", "protocol", "metric"):
+        out.add_column(name, no_wrap=name == "benchmark", overflow="fold")
+    for name in ("score", "se", "n", "kept", "s"):
+        out.add_column(name, justify="right", no_wrap=True)
+    for row in results.itertuples():
+        se = "" if row.se != row.se else f"{row.se:.4f}"
+        cells = [row.model, row.benchmark, row.protocol, row.metric, f"{row.score:.4g}", se]
+        counts = [f"{row.instances}", f"{row.reused}" if row.reused else "", f"{row.seconds:.1f}"]
+        out.add_row(*(Text(str(cell)) for cell in (*cells, *counts)))
+    console.print(out)
+
+
+def show_tasks(tasks: Sequence[Task], console: Console) -> None:
+    """Print a line a task: what `factorlab eval --tasks` takes."""
+    out = _table("Tasks")
+    for name in ("task", "benchmark", "language", "scored by", "metric", "shots", "chance", "licence of the data"):
+        out.add_column(name)
+    for task in tasks:
+        shots = str(task.shots.count) if task.shots else "in the prompt or none"
+        cells = (task.name, task.benchmark, task.language, task.scoring, task.metric.name, shots, f"{task.chance:g}")
+        out.add_row(*(Text(cell) for cell in (*cells, task.licence)))
+    console.print(out)
 
 
 def _count(column: pd.Series) -> str:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from factorlab.errors import InputError
 from factorlab.eval.answer_scores import score_instances
+from factorlab.eval.benchmarks_table import write_benchmarks
 from factorlab.eval.asking import Asked, ask, collect
 from factorlab.eval.findings import prompt_findings, score_findings, text_findings
 from factorlab.eval.instance import Instance, TextAnswer
@@ -170,6 +171,7 @@ def evaluate(
     settings = settings or Settings()
     folder = Path(out)
     report = RunReport(folder, settings, tasks, facts or {})
+    write_benchmarks(tasks, folder)
     prepared = _Prepared(settings)
     results: list[TaskResult] = []
     failures: dict[str, str] = {}

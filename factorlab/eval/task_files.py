@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -44,7 +45,10 @@ def select_tasks(text: str) -> list[str]:
         if part.lower() == "all":
             found = list(names)
         elif _is_path(part):
-            found = [part]
+            # A path with a glob stands for the files there; one that is there itself is taken as it is.
+            found = [part] if os.path.exists(part) or not glob.has_magic(part) else sorted(glob.glob(part))
+            if not found:
+                raise InputError(f"no task file is called '{part}'")
         else:
             asked = part.lower()
             found = [

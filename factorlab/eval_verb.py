@@ -1,0 +1,216 @@
+"""The verb ``eval``: models and tasks in, records out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from factorlab.errors import InputError
+
+if TYPE_CHECKING:
+    from factorlab.eval.model_spec import ModelSpec
+    from factorlab.eval.rehearsal import Rehearsal
+    from factorlab.eval.run import Settings
+    from factorlab.eval.task import Task
+
+FILE = click.Path(path_type=Path)
+
+INTERRUPTED_EXIT = 130
+
+
+@click.command(name="eval")
+@click.option(
+    "--model", "models", multiple=True, metavar="[NAME=]PATH_OR_ID[@REVISION]", help="A model; again for more."
+)
+@click.option("--tasks", default="all", show_default=True, help="all, names, globs, or YAML files, with commas.")
+@click.option("--out", type=FILE, help="Folder for records, answers and reports.")
+@click.option("--data-dir", type=FILE, help="Folder with the tasks' data; without it: the Hugging Face hub.")
+@click.option(
+    "--protocol", default="paper", show_default=True, help="paper: as the study ran it; fixed: its traps mended."
+)
+@click.option("--limit", type=int, help="Only the first so many instances of each task.")
+@click.option("--seed", type=int, help="Of the draw of worked examples, instead of the tasks'.")
+@click.option("--chat", is_flag=True, help="Put prompts into the models' chat templates.")
+@click.option("--engine", default="hf", show_default=True, help="hf (transformers) or vllm.")
+@click.option("--dtype", default="auto", show_default=True, help="auto, bf16, fp16 or fp32.")
+@click.option(
+    "--device", default="auto", show_default=True, help="auto (all GPUs, or the CPU), cpu, cuda:0, cuda:0,cuda:1, ..."
+)
+@click.option("--batch", default="auto", show_default=True, help="Tokens of a batch; halved when memory runs out.")
+@click.option("--plain", is_flag=True, help="Never pack texts of a batch: the slow and simple way.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a model.")
+@click.option("--unsafe-code", is_flag=True, help="Run generated programs without a sandbox.")
+@click.option("--all-metrics", is_flag=True, help="Also write normalised accuracies.")
+@click.option("--cluster", metavar="URL", help="Workers that answer: ray://host:port or dask://host:port.")
+@click.option("--workers", type=int, help="With --cluster: at most so many workers.")
+@click.option("--dry-run", is_flag=True, help="Show each first prompt, tokens and the time it might take; write nothing.")
+@click.option("--list", "listed", is_flag=True, help="Show the tasks there are, and end.")
+@click.option("--quiet", is_flag=True, help="No progress display, no table.")
+def eval_verb(
+    models: tuple[str, ...], tasks: str, out: Path | None, protocol: str, engine: str, dtype: str, device: str,
+    batch: str, plain: bool, trust_remote_code: bool, cluster: str | None, workers: int | None, dry_run: bool,
+    listed: bool, quiet: bool, **asked: Any,
+) -> None:  # fmt: skip
+    """Evaluate causal language models and write what they answered, instance by instance.
+
+    OUT/records is a record folder for `factorlab scores`. A run that was cut off goes on where it was when
+    the same command is given again.
+    """
+    from factorlab.eval.model_spec import ModelSpec, name_models
+    from factorlab.eval.run import Settings
+    from factorlab.eval.task import load_task, select_tasks
+
+    if listed:
+        _show_tasks(protocol)
+        return
+    chosen = [load_task(name, protocol) for name in select_tasks(tasks)]
+    specs = [
+        ModelSpec(name, source, revision, engine, dtype, device, batch, trust_remote_code, plain)
+        for name, source, revision in name_models(models)
+    ]
+    settings = Settings(**asked)
+    _check(settings, cluster, workers)
+    if dry_run:
+        _rehearse(specs, chosen, settings, cluster, workers)
+        return
+    if out is None:
+        raise InputError("there is no --out; name a folder for the records")
+    try:
+        _evaluate(specs, chosen, out, settings, cluster, workers, quiet)
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what was answered is kept; the same command goes on from there.", err=True)
+        sys.exit(INTERRUPTED_EXIT)
+
+
+def _check(settings: Settings, cluster: str | None, workers: int | None) -> None:
+    if settings.limit is not None and settings.limit < 1:
+        raise InputError(f"--limit is {settings.limit}; it must be 1 or more")
+    if workers is not None and cluster is None:
+        raise InputError("--workers goes with --cluster; on this machine --device says where the model runs")
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers is {workers}; it must be 1 or more")
+    if settings.data_dir is not None and not Path(settings.data_dir).is_dir():
+        raise InputError(f"--data-dir '{settings.data_dir}' is no folder")
+
+
+def _evaluate(
+    specs: list[ModelSpec],
+    tasks: list[Task],
+    out: Path,
+    settings: Settings,
+    cluster: str | None,
+    workers: int | None,
+    quiet: bool,
+) -> None:
+    from factorlab.eval.model_spec import open_model
+    from factorlab.eval.run import evaluate
+    from factorlab.progress import Display
+
+    with Display(quiet) as display:
+        done = evaluate(
+            {spec.name: _opener(open_model, spec, cluster, workers) for spec in specs},
+            tasks,
+            out,
+            settings,
+            facts={"command": sys.argv[1:], "asked_models": [spec.to_dict() for spec in specs]},
+            progress=display,
+        )
+    if not quiet and done.results:
+        from rich.console import Console
+
+        from factorlab.console import show_evaluation
+
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console.width = 140
+        show_evaluation(done.to_dataframe(), console)
+    for note in done.notes:
+        click.echo(f"Note: {note}", err=True)
+    for result in done.results:
+        for finding in result.findings:
+            click.echo(f"Warning: {result.model}, {result.benchmark}: {finding}", err=True)
+    if done.results:
+        click.echo(
+            f"Wrote {done.records}/ ({len(done.results)} of {len(specs) * len(tasks)} runs); report {done.report}. "
+            f"Next: factorlab scores {done.records} --out {out / 'scores.parquet'}"
+        )
+    if done.failures:
+        for label, why in done.failures.items():
+            click.echo(f"Failed: {label}: {why}", err=True)
+        raise InputError(f"{len(done.failures)} of {len(specs) * len(tasks)} runs failed; what ended well is kept")
+
+
+def _opener(open_model: Any, spec: ModelSpec, cluster: str | None, workers: int | None) -> Any:
+    return lambda: open_model(spec) if cluster is None else open_model(spec, cluster, workers)
+
+
+def _rehearse(
+    specs: list[ModelSpec], tasks: list[Task], settings: Settings, cluster: str | None, workers: int | None
+) -> None:
+    from factorlab.eval.model_spec import open_model
+    from factorlab.eval.rehearsal import rehearse
+
+    total, failures = 0.0, {}
+    for spec in specs:
+        model = _opener(open_model, spec, cluster, workers)()
+        for task in tasks:
+            try:
+                found = rehearse(spec.name, model, task, settings)
+            except InputError as error:
+                failures[f"{spec.name}, {task.benchmark}"] = str(error)
+                continue
+            total += found.seconds
+            _show(found)
+        for note in model.facts.notes:
+            click.echo(f"Note: {spec.name}: {note}", err=True)
+        close = getattr(model, "close", None)
+        if close is not None:
+            close()
+    click.echo(f"All together: about {duration(total)}. Nothing was written.")
+    for label, why in failures.items():
+        click.echo(f"Failed: {label}: {why}", err=True)
+    if failures:
+        raise InputError(f"{len(failures)} of {len(specs) * len(tasks)} runs would fail")
+
+
+def _show(found: Rehearsal) -> None:
+    click.secho(f"== {found.benchmark} ({found.protocol}), {found.model}", bold=True)
+    click.echo(
+        f"{found.instances} instances; prompts of {found.tokens_mean:.0f} tokens, at most {found.tokens_max}; "
+        f"about {duration(found.seconds)}"
+    )
+    click.echo("-- first prompt " + "-" * 40)
+    click.echo(found.prompt + "|")  # the mark shows whitespace at the end
+    click.echo("-" * 56)
+    if found.choices:
+        click.echo(f"choices: {', '.join(repr(choice) for choice in found.choices)}")
+    click.echo(f"gold: {found.target!r}")
+    if found.answers:
+        click.echo(f"answer: {found.answers[0][:200]!r}")
+    for note in found.notes:
+        click.echo(f"Note: {note}", err=True)
+    for finding in found.findings:
+        click.echo(f"Warning: {found.model}, {found.benchmark}: {finding}", err=True)
+    click.echo()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _show_tasks(protocol: str) -> None:
+    from rich.console import Console
+
+    from factorlab.console import show_tasks
+    from factorlab.eval.task import load_task, shipped_tasks
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 140
+    show_tasks([load_task(name, protocol) for name in shipped_tasks()], console)
