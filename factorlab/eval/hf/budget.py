@@ -42,8 +42,14 @@ class Budget:
             count += 1
         return count
 
-    def halve(self, count: int) -> None:
+    def halve(self, count: int, used: int | None = None) -> None:
         """Make batches smaller after one of `count` rows did not fit.
+
+        Parameters
+        ----------
+        count : int
+        used : int, optional
+            Tokens of that batch, where they may be fewer than a batch can have.
 
         Raises
         ------
@@ -55,5 +61,5 @@ class Budget:
                 "a single text does not fit into the device's memory; take a device with more, a smaller --dtype, "
                 "or fewer shots"
             )
-        self.tokens = max(1, self.tokens // 2)
+        self.tokens = max(1, min(self.tokens, self.tokens if used is None else used) // 2)
         self.halved += 1

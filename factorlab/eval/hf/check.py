@@ -26,6 +26,9 @@ TOLERANCE = {torch.float32: 2e-3, torch.float16: 0.15, torch.bfloat16: 0.6}
 SHORT = 48
 """Tokens of the texts that are tried at first."""
 
+LEAST = 16
+"""Tokens of the shortest texts that can be tried."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -61,9 +64,10 @@ def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) 
     own = model.config._attn_implementation  # type: ignore[union-attr]
     if not head.found:
         return Way(False, False, "it has no output head of its own")
-    items = [_texts(vocabulary, SHORT, 2, seed=1)]
-    if longest > SHORT:  # one text is enough to see that length changes nothing
-        items.append(_texts(vocabulary, longest, 1, seed=2))
+    short = min(SHORT, max(longest, LEAST))
+    items = [_texts(vocabulary, (short - 3, short), 2, seed=1)]
+    if longest > SHORT:  # one text is enough to see that length changes nothing, not even for short ones beside it
+        items.append(_texts(vocabulary, (short, longest), 1, seed=2))
     expected = [_plain(model, head, item) for item in items]
     tolerance = TOLERANCE.get(head.dtype, 0.6)
     why = ""
@@ -91,17 +95,17 @@ def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) 
     return Way(False, False, why)
 
 
-def _texts(vocabulary: int, length: int, count: int, seed: int) -> list[Item]:
-    """As many questions, with as many choices, on one beginning; texts of up to `length` tokens."""
+def _texts(vocabulary: int, lengths: tuple[int, int], choices: int, seed: int) -> list[Item]:
+    """A question of each length with as many choices of three tokens, on one beginning."""
     rng = np.random.default_rng(seed)
-    shared = rng.integers(0, vocabulary, max(4, length - 12))
+    shared = rng.integers(0, vocabulary, min(lengths) - 8)
     items: list[Item] = []
-    for extra in (5, 8)[-count:]:
-        question = np.concatenate([shared, rng.integers(0, vocabulary, extra)])
+    for length in lengths:
+        question = np.concatenate([shared, rng.integers(0, vocabulary, length - 3 - len(shared))])
         items.append(
             [
                 Continuation(np.concatenate([question, rng.integers(0, vocabulary, 3)]), len(question))
-                for _ in range(count)
+                for _ in range(choices)
             ]
         )
     return items

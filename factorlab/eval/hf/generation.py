@@ -15,7 +15,7 @@ import torch
 from factorlab.eval.hf.attention import Pass, Prefix, Slots, during
 from factorlab.eval.hf.budget import Budget
 from factorlab.eval.hf.head import Head
-from factorlab.eval.hf.scoring import compute_prefix, run_packed, straight_row
+from factorlab.eval.hf.scoring import prefix_of, run_packed, straight_row
 from factorlab.eval.rows import Group, group_by_prefix
 from factorlab.eval.stops import StopFinder
 
@@ -92,7 +92,7 @@ def write_answers(
         Index of a prompt, number of the sample, tokens of the answer (a token that ends it left out).
     """
     for group in group_by_prefix([prompt.tokens[:-1] for prompt in prompts]):
-        prefix = compute_prefix(model, head, group.prefix, fused=fused) if len(group.prefix) else None
+        prefix = prefix_of(model, head, group, budget, fused)
         waiting = _by_length(prompts, group)
         while waiting:
             desk = _Desk(model, head, prompts, prefix, ends, budget, slots, fused)
@@ -101,11 +101,11 @@ def write_answers(
                 waiting = []
             except torch.OutOfMemoryError:
                 # What was begun is begun again; what ended was handed on.
-                rows = desk.rows_at_once
+                rows, room = desk.rows_at_once, desk.room
                 waiting = desk.unfinished()
-                del desk
-                slots.halve(rows)
+                slots.halve(rows, rows * room)
                 budget.halve(2)
+            del desk  # its slots are free before the next ones are taken
 
 
 def _by_length(prompts: Sequence[Prompt], group: Group) -> list[tuple[int, int]]:

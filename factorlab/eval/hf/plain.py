@@ -28,13 +28,23 @@ def score_plain(
             found = _score_padded(model, device, [c for i in batch for c in items[i]])
         except torch.OutOfMemoryError:
             if count > 1:
-                budget.halve(count)
+                budget.halve(count, sum(lengths[:count]))
                 continue
-            # The choices of one item one by one.
-            found = np.concatenate([_score_padded(model, device, [c]) for c in items[batch[0]]])
+            found = _score_one_by_one(model, device, items[batch[0]], budget)
         order = order[count:]
         ends = np.cumsum([len(items[i]) for i in batch])[:-1]
         yield list(zip(batch, np.split(found, ends), strict=True))
+
+
+def _score_one_by_one(
+    model: torch.nn.Module, device: torch.device, choices: Item, budget: Budget
+) -> np.ndarray:
+    """Log-likelihoods of choices that do not fit side by side."""
+    try:
+        return np.concatenate([_score_padded(model, device, [choice]) for choice in choices])
+    except torch.OutOfMemoryError:
+        budget.halve(1)
+        raise
 
 
 @torch.inference_mode()
@@ -80,11 +90,12 @@ def write_plain(
     for length in sorted(by_length, reverse=True):
         waiting = by_length[length]
         while waiting:
-            count = slots.take([length + prompts[i].max_new for i, _ in waiting])
+            rooms = [length + prompts[i].max_new for i, _ in waiting]
+            count = slots.take(rooms)
             try:
                 yield _write_batch(model, device, prompts, waiting[:count], ends)
             except torch.OutOfMemoryError:
-                slots.halve(count)
+                slots.halve(count, sum(rooms[:count]))
                 continue
             waiting = waiting[count:]
 

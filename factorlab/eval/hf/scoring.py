@@ -57,14 +57,14 @@ def _score_group(
     n = len(group.prefix)
     rows = {i: build_row(items[i], n) for i in group.members}
     waiting = sorted(group.members, key=lambda i: rows[i].length, reverse=True)
-    prefix = compute_prefix(model, head, group.prefix, fused=fused) if n else None
+    prefix = prefix_of(model, head, group, budget, fused)
     while waiting:
         count = budget.take([rows[i].length for i in waiting])
         batch, rest = waiting[:count], waiting[count:]
         try:
             found = _score_batch(model, head, [rows[i] for i in batch], prefix, n, fused)
         except torch.OutOfMemoryError:
-            budget.halve(count)
+            budget.halve(count, sum(rows[i].length for i in batch))
             continue
         waiting = rest
         counts = [len(items[i]) for i in batch]
@@ -73,6 +73,23 @@ def _score_group(
 
 def _by_item(values: np.ndarray, counts: list[int]) -> list[np.ndarray]:
     return np.split(values, np.cumsum(counts)[:-1])
+
+
+def prefix_of(
+    model: torch.nn.Module, head: Head, group: Group, budget: Budget, fused: bool
+) -> Prefix | None:
+    """What the rows of a group stand on; None where they share nothing.
+
+    Raises
+    ------
+    InputError
+        It does not fit into the memory, and neither would a whole text.
+    """
+    try:
+        return compute_prefix(model, head, group.prefix, fused=fused) if len(group.prefix) else None
+    except torch.OutOfMemoryError:
+        budget.halve(1)
+        raise
 
 
 @torch.inference_mode()
