@@ -223,7 +223,7 @@ def show_standard_errors(table: pd.DataFrame, console: Console) -> None:
 
 def show_evaluation(results: pd.DataFrame, console: Console) -> None:
     """Print a line a model and benchmark: score, standard error, instances, time."""
-    out = _table("Scores (se: of independent instances; factorlab scores knows clusters and corpus metrics)")
+    out = _table("Scores, with errors of independent instances")
     for name in ("model", "benchmark", "protocol", "metric"):
         out.add_column(name, no_wrap=name == "benchmark", overflow="fold")
     for name in ("score", "se", "n", "kept", "s"):
@@ -239,11 +239,28 @@ def show_evaluation(results: pd.DataFrame, console: Console) -> None:
 def show_tasks(tasks: Sequence[Task], console: Console) -> None:
     """Print a line a task: what `factorlab eval --tasks` takes."""
     out = _table("Tasks")
-    for name in ("task", "benchmark", "language", "scored by", "metric", "shots", "chance", "licence of the data"):
+    for name in (
+        "task",
+        "benchmark",
+        "language",
+        "scored by",
+        "metric",
+        "shots",
+        "chance",
+        "licence of the data",
+    ):
         out.add_column(name)
     for task in tasks:
         shots = str(task.shots.count) if task.shots else "in the prompt or none"
-        cells = (task.name, task.benchmark, task.language, task.scoring, task.metric.name, shots, f"{task.chance:g}")
+        cells = (
+            task.name,
+            task.benchmark,
+            task.language,
+            task.scoring,
+            task.metric.name,
+            shots,
+            f"{task.chance:g}",
+        )
         out.add_row(*(Text(cell) for cell in (*cells, task.licence)))
     console.print(out)
 

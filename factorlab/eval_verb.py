@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from factorlab.errors import InputError
 if TYPE_CHECKING:
     from factorlab.eval.model_spec import ModelSpec
     from factorlab.eval.rehearsal import Rehearsal
-    from factorlab.eval.run import Settings
+    from factorlab.eval.run import Settings, TaskResult
     from factorlab.eval.task import Task
 
 FILE = click.Path(path_type=Path)
@@ -23,13 +24,22 @@ INTERRUPTED_EXIT = 130
 
 @click.command(name="eval")
 @click.option(
-    "--model", "models", multiple=True, metavar="[NAME=]PATH_OR_ID[@REVISION]", help="A model; again for more."
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]PATH_OR_ID[@REVISION]",
+    help="A model; again for more.",
 )
-@click.option("--tasks", default="all", show_default=True, help="all, names, globs, or YAML files, with commas.")
+@click.option(
+    "--tasks", default="all", show_default=True, help="all, names, globs, or YAML files, with commas."
+)
 @click.option("--out", type=FILE, help="Folder for records, answers and reports.")
 @click.option("--data-dir", type=FILE, help="Folder with the tasks' data; without it: the Hugging Face hub.")
 @click.option(
-    "--protocol", default="paper", show_default=True, help="paper: as the study ran it; fixed: its traps mended."
+    "--protocol",
+    default="paper",
+    show_default=True,
+    help="paper: as the study ran it; fixed: its traps mended.",
 )
 @click.option("--limit", type=int, help="Only the first so many instances of each task.")
 @click.option("--seed", type=int, help="Of the draw of worked examples, instead of the tasks'.")
@@ -37,16 +47,25 @@ INTERRUPTED_EXIT = 130
 @click.option("--engine", default="hf", show_default=True, help="hf (transformers) or vllm.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, bf16, fp16 or fp32.")
 @click.option(
-    "--device", default="auto", show_default=True, help="auto (all GPUs, or the CPU), cpu, cuda:0, cuda:0,cuda:1, ..."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (all GPUs, or the CPU), cpu, cuda:0, cuda:0,cuda:1, ...",
 )
-@click.option("--batch", default="auto", show_default=True, help="Tokens of a batch; halved when memory runs out.")
+@click.option(
+    "--batch", default="auto", show_default=True, help="Tokens of a batch; halved when memory runs out."
+)
 @click.option("--plain", is_flag=True, help="Never pack texts of a batch: the slow and simple way.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a model.")
 @click.option("--unsafe-code", is_flag=True, help="Run generated programs without a sandbox.")
 @click.option("--all-metrics", is_flag=True, help="Also write normalised accuracies.")
 @click.option("--cluster", metavar="URL", help="Workers that answer: ray://host:port or dask://host:port.")
 @click.option("--workers", type=int, help="With --cluster: at most so many workers.")
-@click.option("--dry-run", is_flag=True, help="Show each first prompt, tokens and the time it might take; write nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show each first prompt, tokens and the time it might take; write nothing.",
+)
 @click.option("--list", "listed", is_flag=True, help="Show the tasks there are, and end.")
 @click.option("--quiet", is_flag=True, help="No progress display, no table.")
 def eval_verb(
@@ -129,9 +148,7 @@ def _evaluate(
         show_evaluation(done.to_dataframe(), console)
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)
-    for result in done.results:
-        for finding in result.findings:
-            click.echo(f"Warning: {result.model}, {result.benchmark}: {finding}", err=True)
+    _warn(done.results)
     if done.results:
         click.echo(
             f"Wrote {done.records}/ ({len(done.results)} of {len(specs) * len(tasks)} runs); report {done.report}. "
@@ -140,7 +157,19 @@ def _evaluate(
     if done.failures:
         for label, why in done.failures.items():
             click.echo(f"Failed: {label}: {why}", err=True)
-        raise InputError(f"{len(done.failures)} of {len(specs) * len(tasks)} runs failed; what ended well is kept")
+        raise InputError(
+            f"{len(done.failures)} of {len(specs) * len(tasks)} runs failed; what ended well is kept"
+        )
+
+
+def _warn(results: Sequence[TaskResult]) -> None:
+    """A line a finding, with all benchmarks of a model that it was made on."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        for finding in result.findings:
+            found.setdefault((result.model, finding), []).append(result.benchmark)
+    for (model, finding), benchmarks in found.items():
+        click.echo(f"Warning: {model}, {', '.join(benchmarks)}: {finding}", err=True)
 
 
 def _opener(open_model: Any, spec: ModelSpec, cluster: str | None, workers: int | None) -> Any:

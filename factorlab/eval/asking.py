@@ -80,7 +80,9 @@ def ask(task: Task, instances: Sequence[Instance], model: LanguageModel, *, chat
 def _request(task: Task, instance: Instance, texts: tuple[str, ...], bos: bool) -> Request:
     if task.scoring == "choices":
         return ChoiceRequest(texts, instance.choices, bos)
-    return TextRequest(texts[0], task.decoding, _number(instance.instance_id) if _drawn(task.decoding) else 0, bos)
+    return TextRequest(
+        texts[0], task.decoding, _number(instance.instance_id) if _drawn(task.decoding) else 0, bos
+    )
 
 
 def _drawn(decoding: Decoding) -> bool:
@@ -116,7 +118,10 @@ class _Fitter:
         room = self._model.facts.context - self._answer_room(instance)
         for text in texts:
             # A token has at least one byte, so that a short text needs no counting.
-            if len(text.encode("utf-8", "surrogatepass")) + 2 > room and len(self._model.encode(text, bos)) > room:
+            if (
+                len(text.encode("utf-8", "surrogatepass")) + 2 > room
+                and len(self._model.encode(text, bos)) > room
+            ):
                 return False
         return True
 
@@ -191,7 +196,11 @@ def _write(
     missing = [i for i, k in enumerate(keys) if any((k, s) not in journal.texts for s in range(samples))]
 
     def take(answers: Any) -> None:
-        new = [(keys[missing[i]], s, text) for i, s, text in answers if (keys[missing[i]], s) not in journal.texts]
+        new = [
+            (keys[missing[i]], s, text)
+            for i, s, text in answers
+            if (keys[missing[i]], s) not in journal.texts
+        ]
         _kept(journal.add_texts, new)
         told(len(answers))
 

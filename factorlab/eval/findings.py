@@ -60,7 +60,9 @@ def prompt_findings(fit: PromptFit) -> list[str]:
         if fit.asked_bos:
             found.append("prompts have no begin-of-text token, as the model's tokenizer does not add one")
         else:
-            found.append("prompts have no begin-of-text token, as this protocol asks; models trained with one may lose")
+            found.append(
+                "prompts have no begin-of-text token, as this protocol asks; models trained with one may lose"
+            )
     return found
 
 

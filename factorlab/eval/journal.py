@@ -43,7 +43,9 @@ def model_key(facts: ModelFacts) -> str:
     return digest([facts.revision, facts.dtype, facts.engine])[:12]
 
 
-def journal_path(folder: Path, model: str, facts: ModelFacts, task: str, protocol: str, task_digest: str) -> Path:
+def journal_path(
+    folder: Path, model: str, facts: ModelFacts, task: str, protocol: str, task_digest: str
+) -> Path:
     """Where the answers of a model to a task are kept."""
     safe = re.sub(r"[^\w.-]+", "_", model).strip("_") or "model"
     return folder / f"{safe}-{model_key(facts)}" / f"{task}.{protocol}-{task_digest[:12]}.jsonl"

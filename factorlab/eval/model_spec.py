@@ -83,21 +83,35 @@ def name_models(texts: Sequence[str]) -> list[tuple[str, str, str | None]]:
     return out
 
 
-def open_model(spec: ModelSpec) -> LanguageModel:
+def open_model(spec: ModelSpec, cluster: str | None = None, workers: int | None = None) -> LanguageModel:
     """Load a model.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    cluster : str, optional
+        ``dask://host:port`` or ``ray://host:port``: its workers load and run the model.
+    workers : int, optional
+        Workers of the cluster, at most; all when not given.
 
     Raises
     ------
     InputError
-        A library, device, model or tokenizer that is not there.
+        A library, device, model, tokenizer or cluster that is not there.
     """
     if spec.engine not in ENGINES:
         raise InputError(f"--engine '{spec.engine}' is unknown; there are {', '.join(ENGINES)}")
     _needed("torch", "transformers")
+    if cluster is not None:
+        from factorlab.eval.cluster_model import ClusterModel
+
+        return ClusterModel(spec, cluster, workers)
     if spec.engine == "vllm":
         from factorlab.eval.vllm_engine import VLLMModel
 
-        return VLLMModel(spec.source, dtype=spec.dtype, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+        return VLLMModel(
+            spec.source, dtype=spec.dtype, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
     from factorlab.eval.hf.weights import devices_of
 
     devices = devices_of(spec.device)

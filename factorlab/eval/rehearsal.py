@@ -16,8 +16,8 @@ from factorlab.eval.prompts import build_instances
 from factorlab.eval.run import Settings
 from factorlab.eval.task import Task
 
-SAMPLE = 8
-"""Instances that are asked to estimate the time."""
+SAMPLE = 32
+"""Instances that are asked to estimate the time: a batch that is not too small."""
 
 COUNTED = 200
 """Prompts whose tokens are counted, spread over the list."""

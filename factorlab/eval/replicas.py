@@ -1,20 +1,29 @@
 """One model on several devices: a copy in a process of its own on each, requests dealt out in stretches.
 
-A copy whose process ends gives its stretch back to the others.
+A copy whose process ends gives what it had not answered back to the others.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import queue
+import os
+import signal
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import connection, get_context
 from typing import Any
 
 from factorlab.errors import InputError
-from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TakeChoices, TakeTexts, TextRequest
+from factorlab.eval.language_model import (
+    ChoiceRequest,
+    LanguageModel,
+    ModelFacts,
+    TakeChoices,
+    TakeTexts,
+    TextRequest,
+)
 from factorlab.eval.model_spec import ModelSpec, open_here
 
 STRETCHES = 4
@@ -22,6 +31,36 @@ STRETCHES = 4
 
 LEAST = 8
 """Requests of a stretch, at least."""
+
+
+def cut(count: int, copies: int, most: int | None = None) -> list[range]:
+    """Stretches of so many requests for so many copies, each of `most` requests at most."""
+    size = max(LEAST, -(-count // (STRETCHES * copies)))
+    size = size if most is None else min(size, most)
+    return [range(low, min(low + size, count)) for low in range(0, count, size)]
+
+
+@dataclass
+class _Copy:
+    """A process with a model.
+
+    Attributes
+    ----------
+    device : str
+    process : Process
+    pipe : Connection
+        Its own: a queue that several write to stays locked for ever when one of them is killed as it writes.
+    job : int
+        Of the requests that it is answering; 0 when it waits.
+    part : tuple of int
+        Their indices.
+    """
+
+    device: str
+    process: Any
+    pipe: Any
+    job: int = 0
+    part: tuple[int, ...] = ()
 
 
 class Replicas:
@@ -36,139 +75,220 @@ class Replicas:
     Raises
     ------
     InputError
-        See `factorlab.eval.model_spec.open_model`.
+        See `factorlab.eval.model_spec.open_model`; a copy that ends as it loads.
     """
 
     def __init__(self, spec: ModelSpec, devices: Sequence[str]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._answers: Any = context.Queue()
-        self._copies: dict[int, Any] = {}
-        self._inboxes: dict[int, Any] = {}
-        self._busy: dict[int, tuple[int, int]] = {}
-        for i, device in enumerate(devices):
-            inbox = context.Queue()
-            process = context.Process(target=_serve, args=(i, spec, device, inbox, self._answers), daemon=True)
+        from factorlab.eval.hf.weights import load_tokens
+
+        self._tokens = load_tokens(spec.source, spec.revision, spec.trust_remote_code)
+        context = get_context("spawn")
+        # Copies on the CPU share its cores; each with all of them would wait for the others most of the time.
+        threads = max(1, (os.cpu_count() or 1) // max(1, sum(d == "cpu" for d in devices)))
+        self._copies: list[_Copy] = []
+        self._job = 0
+        self._why = "they were closed"
+        for device in devices:
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(spec, device, threads if device == "cpu" else None, theirs), daemon=True
+            )
             process.start()
-            self._copies[i], self._inboxes[i] = process, inbox
-        self.facts = self._wait_for_all(len(devices))
-        self._small = _Small(spec)
+            theirs.close()  # so that the end of the process is the end of the pipe
+            self._copies.append(_Copy(device, process, ours))
+        try:
+            self.facts = self._wait_for_all()
+        except BaseException:
+            self.close()
+            raise
 
-    def _wait_for_all(self, count: int) -> ModelFacts:
-        facts: ModelFacts | None = None
-        ready = 0
-        while ready < count:
-            kind, i, content = self._next()
-            if kind == "ready":
-                facts, ready = content, ready + 1
-            elif kind == "mistake":
-                self.close()
-                raise InputError(content)
-            else:
-                self.close()
-                raise RuntimeError(f"the copy of the model on device {i} failed: {content}")
-        assert facts is not None
-        return replace(facts, device=f"{count} x {facts.device}")
-
-    def _next(self) -> tuple[str, int, Any]:
-        """The next message, or that a copy has died."""
-        while True:
-            try:
-                return self._answers.get(timeout=0.5)
-            except queue.Empty:
-                for i, process in list(self._copies.items()):
-                    if not process.is_alive():
-                        return "died", i, f"its process ended with exit code {process.exitcode}"
+    def _wait_for_all(self) -> ModelFacts:
+        found: list[ModelFacts] = []
+        count = len(self._copies)
+        while len(found) < count:
+            for copy, kind, _, content in self._messages():
+                if kind == "died":
+                    raise InputError(f"a copy of the model ended as it was loaded: {content}")
+                _raise_for(kind, copy, content)
+                found.append(content)
+        return replace(found[0], device=f"{count} x {found[0].device}")
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Tokens of a text."""
-        return self._small.tokens.encode([text], bos)[0].tolist()
+        return self._tokens.encode([text], bos)[0].tolist()
 
     def begin_of_text(self, tokens: Sequence[int]) -> int | None:
-        """How many tokens that begin a text stand before a prompt."""
-        return self._small.tokens.begin_of_text(tokens)
+        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
+        return self._tokens.begin_of_text(tokens)
 
     def chat(self, text: str) -> str:
-        """A user's message in the model's chat template."""
-        return self._small.tokens.chat(text)
+        """A user's message in the model's chat template, up to where the answer begins.
+
+        Raises
+        ------
+        InputError
+            The model has no chat template.
+        """
+        return self._tokens.chat(text)
 
     def score(self, requests: Sequence[ChoiceRequest], take: TakeChoices) -> None:
         """Log-likelihoods of choices, handed on as they come from any copy."""
-        self._deal("score", requests, lambda first, batch: take([(first + i, answer) for i, answer in batch]))
+        self._deal("score", requests, [[(i,)] for i in range(len(requests))], take)
 
     def write(self, requests: Sequence[TextRequest], take: TakeTexts) -> None:
         """Texts, handed on as they come from any copy."""
-        self._deal("write", requests, lambda first, batch: take([(first + i, k, text) for i, k, text in batch]))
+        wanted = [[(i, k) for k in range(r.decoding.samples)] for i, r in enumerate(requests)]
+        self._deal("write", requests, wanted, take)
 
-    def _deal(self, what: str, requests: Sequence[Any], take: Callable[[int, Any], None]) -> None:
-        size = max(LEAST, -(-len(requests) // (STRETCHES * len(self._copies))))
-        waiting = deque((i, min(i + size, len(requests))) for i in range(0, len(requests), size))
-        self._busy = {}
+    def _deal(
+        self,
+        what: str,
+        requests: Sequence[Any],
+        wanted: Sequence[Sequence[Hashable]],
+        take: Callable[[Any], None],
+    ) -> None:
+        """Have requests answered; `wanted` has what is to come of each, an answer less its last part."""
+        self._check_alive()
+        self._job += 1
+        taken: set[Hashable] = set()
+        waiting = deque(tuple(part) for part in cut(len(requests), len(self._copies)))
+        try:
+            while True:
+                self._send(what, requests, waiting)
+                if not any(copy.job == self._job for copy in self._copies) and not waiting:
+                    return
+                for copy, kind, job, content in self._messages():
+                    if job != self._job:
+                        continue  # of requests that were broken off
+                    if kind == "died":
+                        rest = [i for i in copy.part if any(key not in taken for key in wanted[i])]
+                        waiting.extendleft([tuple(rest)] if rest else [])
+                    elif kind == "answers":
+                        low = copy.part
+                        new = [(low[i], *more) for i, *more in content]
+                        new = [answer for answer in new if answer[:-1] not in taken]
+                        taken.update(answer[:-1] for answer in new)
+                        if new:
+                            take(new)
+                    else:
+                        _raise_for(kind, copy, content)
+                if waiting:
+                    self._check_alive()
+        except BaseException:
+            for copy in self._copies:
+                with suppress(OSError):
+                    copy.pipe.send(None)
+            raise
 
-        def send(i: int) -> None:
-            if waiting:
-                self._busy[i] = waiting.popleft()
-                low, high = self._busy[i]
-                self._inboxes[i].put((what, low, list(requests[low:high])))
+    def _send(self, what: str, requests: Sequence[Any], waiting: deque[tuple[int, ...]]) -> None:
+        """Give each copy that waits a stretch."""
+        for copy in self._copies:
+            if waiting and not copy.job:
+                copy.part, copy.job = waiting.popleft(), self._job
+                with suppress(OSError):  # it has died, which is the next message
+                    copy.pipe.send((copy.job, what, [requests[i] for i in copy.part]))
 
-        for i in list(self._copies):
-            send(i)
-        while self._busy:
-            kind, i, content = self._next()
-            if kind == "batch":
-                take(*content)
-            elif kind == "done":
-                self._busy.pop(i, None)
-                send(i)
-            elif kind == "mistake":
-                raise InputError(content)
-            elif kind == "failed":
-                raise RuntimeError(content)
-            elif kind == "died":
-                del self._copies[i], self._inboxes[i]
-                if i in self._busy:
-                    waiting.appendleft(self._busy.pop(i))
-                if not self._copies:
-                    raise InputError(f"every copy of the model has ended ({content}); the same command goes on from there")
-                for other in [c for c in self._copies if c not in self._busy]:
-                    send(other)
+    def _messages(self) -> list[tuple[_Copy, str, int, Any]]:
+        """Wait; copy, kind, job and content of what it said, or that it has died."""
+        out: list[tuple[_Copy, str, int, Any]] = []
+        ready = connection.wait([copy.pipe for copy in self._copies])
+        for copy in [copy for copy in self._copies if copy.pipe in ready]:
+            try:
+                kind, job, content = copy.pipe.recv()
+            except (EOFError, OSError):
+                out.append((copy, "died", copy.job, self._bury(copy)))
+                continue
+            if kind != "answers":
+                copy.job = 0
+            out.append((copy, kind, job, content))
+        return out
+
+    def _bury(self, copy: _Copy) -> str:
+        """Do without a copy from now on; what has become of it."""
+        self._copies.remove(copy)
+        copy.pipe.close()
+        copy.process.join(5)
+        code = copy.process.exitcode
+        hint = ": killed, often for want of memory" if code == -signal.SIGKILL else ""
+        self._why = f"the process on '{copy.device}' had exit code {code}{hint}"
+        if self._copies and hasattr(self, "facts"):
+            note = f"A copy of the model ended on the way, the others went on: {self._why}."
+            self.facts = replace(self.facts, notes=(*self.facts.notes, note))
+        return self._why
+
+    def _check_alive(self) -> None:
+        if not self._copies:
+            raise InputError(
+                f"every copy of the model has ended; {self._why}; the same command goes on from there"
+            )
 
     def close(self) -> None:
         """End the copies."""
-        for process in self._copies.values():
-            process.terminate()
-        for process in self._copies.values():
-            process.join(5)
-        self._copies = {}
+        for copy in self._copies:
+            copy.process.terminate()
+        for copy in self._copies:
+            copy.process.join(5)
+            copy.pipe.close()
+        self._copies = []
 
 
-class _Small:
-    """The tokenizer alone, here."""
+def _raise_for(kind: str, copy: _Copy, content: Any) -> None:
+    """What went wrong in a copy goes wrong here."""
+    if kind == "mistake":
+        raise InputError(content)
+    if kind == "failed":
+        line, trace = content
+        raise RuntimeError(f"the copy of the model on '{copy.device}' failed: {line}") from RuntimeError(
+            trace
+        )
 
-    def __init__(self, spec: ModelSpec) -> None:
-        from factorlab.eval.hf.weights import load_tokens
 
-        self.tokens = load_tokens(spec.source, spec.revision, spec.trust_remote_code)
+class _Stopped(Exception):
+    """The answers are no longer wanted."""
 
 
-def _serve(i: int, spec: ModelSpec, device: str, inbox: Any, answers: Any) -> None:
-    """A copy: load, then answer stretches until the process is ended."""
-    try:
-        model = open_here(spec, device)
-    except InputError as error:
-        answers.put(("mistake", i, str(error)))
-        return
-    answers.put(("ready", i, model.facts))
-    parent = multiprocessing.parent_process()
-    while parent is None or parent.is_alive():
+def _serve(spec: ModelSpec, device: str, threads: int | None, pipe: Any) -> None:
+    """A copy: load, then answer stretches until the process is ended, or the one who asks is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the asker's
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            what, first, requests = inbox.get(timeout=2)
-        except queue.Empty:
-            continue
-        try:
-            getattr(model, what)(requests, lambda batch, first=first: answers.put(("batch", i, (first, list(batch)))))
+            if threads is not None:
+                import torch
+
+                torch.set_num_threads(threads)
+            model = open_here(spec, device)
         except InputError as error:
-            answers.put(("mistake", i, str(error)))
-        except Exception:
-            answers.put(("failed", i, traceback.format_exc()))
-        else:
-            answers.put(("done", i, None))
+            pipe.send(("mistake", 0, str(error)))
+            return
+        except Exception as error:
+            pipe.send(("failed", 0, _told(error)))
+            return
+        pipe.send(("ready", 0, model.facts))
+        while True:
+            message = pipe.recv()
+            if message is not None:
+                _answer(model, pipe, *message)
+
+
+def _answer(model: LanguageModel, pipe: Any, job: int, what: str, requests: Sequence[Any]) -> None:
+    def take(answers: Sequence[Any]) -> None:
+        if pipe.poll():  # nothing is sent meanwhile but that it is over
+            raise _Stopped
+        pipe.send(("answers", job, list(answers)))
+
+    try:
+        getattr(model, what)(requests, take)
+    except (_Stopped, BrokenPipeError, ConnectionResetError):
+        pipe.send(("done", job, None))
+    except InputError as error:
+        pipe.send(("mistake", job, str(error)))
+    except Exception as error:
+        pipe.send(("failed", job, _told(error)))
+    else:
+        pipe.send(("done", job, None))
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """An error in one line, and all of it."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}", traceback.format_exc()

@@ -64,7 +64,11 @@ class Settings:
 
     def protocol(self, task: Task) -> str:
         """Name of the protocol in the records: the task's, and what was asked for besides."""
-        return task.protocol + ("+chat" if self.chat else "") + (f"+seed{self.seed}" if self.seed is not None else "")
+        return (
+            task.protocol
+            + ("+chat" if self.chat else "")
+            + (f"+seed{self.seed}" if self.seed is not None else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,9 @@ def evaluate(
             except (RuntimeError, OSError, ValueError, ArithmeticError, LookupError, TypeError) as error:
                 # A fault of a library or of ours: the other tasks are still worth their time.
                 where = report.fault(name, task, traceback.format_exc())
-                failures[label] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (all of it in {where})"
+                failures[label] = (
+                    f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (all of it in {where})"
+                )
                 report.failed(name, task, failures[label])
             else:
                 results.append(result)
@@ -247,7 +253,9 @@ def _evaluate_one(
         answers,
         encode=encode,
         sandbox=sandbox,
-        progress=None if progress is None else lambda _, done, total: progress(f"{stage}: scores", done, total),
+        progress=None
+        if progress is None
+        else lambda _, done, total: progress(f"{stage}: scores", done, total),
     )
     score, se = summarise(instances, scored)
     written = records.write(instances, asked.prompts, scored, all_metrics=settings.all_metrics)

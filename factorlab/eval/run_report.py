@@ -56,7 +56,11 @@ class RunReport:
             **facts,
             "factorlab": __version__,
             "python": platform.python_version(),
-            "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+            },
             "packages": {name: found for name in PACKAGES if (found := _version(name))},
             "tasks": {
                 task.name: {
@@ -103,7 +107,9 @@ class RunReport:
     def _write(self) -> None:
         self._content["ended"] = _now()
         partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text(json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+        )
         os.replace(partial, self.path)
 
 

@@ -121,7 +121,12 @@ class Sandbox:
             asked = {
                 "port": server.getsockname()[1],
                 "secrets": [secret.name, str(Path.home() / ".bashrc"), "/etc/passwd", "/proc/1/environ"],
-                "folders": ["/", "/usr", "/usr/lib", sys.base_prefix, str(Path.home()), os.getcwd()],
+                # "/tmp" is the sandbox's own there, whatever lies in ours.
+                "folders": [
+                    folder
+                    for folder in ("/", "/usr", "/usr/lib", sys.base_prefix, str(Path.home()), os.getcwd())
+                    if folder != "/tmp"
+                ],
                 "parent": os.getpid(),
                 "memory": 256 << 20,
             }

@@ -19,6 +19,7 @@ from factorlab.eval.language_model import ModelFacts
 from factorlab.eval.task import Task
 from factorlab.metrics import CORPUS, find_metric
 from factorlab.record_writer import RecordWriter
+from factorlab.standard_errors import binomial_se
 from factorlab.records import SCHEMA_FILE, read_records, text_hash
 
 LOOKED_AT = ["model_revision", "metric", "instance_id", "trial", "engine", "dtype", "prompt_hash"]
@@ -163,5 +164,7 @@ def summarise(instances: Sequence[Instance], scored: Sequence[Sequence[Scored]])
         sums = np.sum([one.stats for scores in scored for one in scores if one.metric == own], axis=0)
         return float(CORPUS[metric.corpus](sums)) if metric else float("nan"), float("nan")
     means = np.array([np.mean([one.score for one in scores if one.metric == own]) for scores in scored])
-    se = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else float("nan")
-    return float(means.mean()), float(se)
+    n, mean = len(means), float(means.mean())
+    se = means.std(ddof=1) / np.sqrt(n) if n > 1 else 0.0
+    # All the same: that of a proportion shrunk towards 1/2, as a standard error is never 0.
+    return mean, float(se) or float(binomial_se(np.array(mean), np.array(n)))

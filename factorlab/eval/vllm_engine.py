@@ -45,7 +45,9 @@ class VLLMModel:
         self, name: str, *, dtype: str = "auto", revision: str | None = None, trust_remote_code: bool = False
     ) -> None:
         if importlib.util.find_spec("vllm") is None:
-            raise InputError("--engine vllm needs vLLM: pip install vllm (Linux with a GPU), or take --engine hf")
+            raise InputError(
+                "--engine vllm needs vLLM: pip install vllm (Linux with a GPU), or take --engine hf"
+            )
         if dtype not in DTYPES:
             raise InputError(f"--dtype '{dtype}' is unknown; give {', '.join(DTYPES)}")
         import vllm
@@ -108,7 +110,8 @@ class VLLMModel:
             texts = [self._tokens.encode([request.prompt], request.bos)[0] for request in part]
             rooms = [self._room(request, len(tokens)) for request, tokens in zip(part, texts, strict=True)]
             prompts = [
-                tokens[-(self.facts.context - new) :].tolist() for tokens, new in zip(texts, rooms, strict=True)
+                tokens[-(self.facts.context - new) :].tolist()
+                for tokens, new in zip(texts, rooms, strict=True)
             ]
             params = [self._params(request, new) for request, new in zip(part, rooms, strict=True)]
             found = self._run(prompts, params)
