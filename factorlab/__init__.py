@@ -18,6 +18,8 @@ _WHERE = {
     "write_records": "factorlab.record_writer",
     "scores_from_records": "factorlab.record_scores",
     "import_records": "factorlab.importers.jobs",
+    "evaluate": "factorlab.eval.run",
+    "load_task": "factorlab.eval.task",
     "check": "factorlab.health",
     "simulate": "factorlab.simulation",
     "FactorSolution": "factorlab.inference.solution",
