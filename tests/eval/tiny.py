@@ -58,6 +58,7 @@ PACKED: dict[str, tuple[str, dict[str, Any]]] = {
 
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral, short window": ("Mistral", {"num_key_value_heads": 2, "sliding_window": 24}),
+    "phi3": ("Phi3", {"num_key_value_heads": 2}),
     "gemma2": ("Gemma2", {"num_key_value_heads": 2, "head_dim": 16, "attn_logit_softcapping": 5.0}),
     "bloom": ("Bloom", {"n_layer": 2, "n_head": 4}),
     "mpt": ("Mpt", {"d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 512, "expansion_ratio": 2}),
