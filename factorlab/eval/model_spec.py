@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,8 +69,10 @@ def name_models(texts: Sequence[str]) -> list[tuple[str, str, str | None]]:
     out: list[tuple[str, str, str | None]] = []
     for text in texts:
         name, sign, source = text.partition("=")
-        if not sign:
-            name, source = "", text
+        if not sign or Path(text).exists():  # a folder may be called "step=100"
+            name, sign, source = "", "", text
+        if source.startswith("~"):
+            source = os.path.expanduser(source)  # the shell leaves it in NAME=~/folder
         revision = None
         if not Path(source).exists() and "@" in source:
             source, _, revision = source.rpartition("@")
