@@ -167,7 +167,7 @@ class HFModel:
         decoding = request.decoding
         tokens = self._tokens.encode([request.prompt], request.bos)[0]
         room = self._tokens.context - 1
-        new = decoding.max_new_tokens or room
+        new = decoding.max_new_tokens or max(1, self._tokens.context - len(tokens))
         if decoding.max_length:
             new = min(new, max(1, decoding.max_length - len(tokens)))
         new = max(1, min(new, room))

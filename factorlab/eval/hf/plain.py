@@ -118,14 +118,15 @@ def _write_batch(
         for name in ("past_key_values", "cache_params"):
             if getattr(out, name, None) is not None:
                 state[name] = getattr(out, name)
-        chosen = choose_tokens(out.logits[:, -1], asked, rows)
-        for k, (row, token) in enumerate(zip(rows, chosen, strict=True)):
-            if over[k]:
-                continue
+        live = [k for k, done in enumerate(over) if not done]
+        chosen = choose_tokens(out.logits[live, -1], [asked[k] for k in live], [rows[k] for k in live])
+        newest = [0] * len(rows)  # a row that is over is computed on, and not read
+        for k, token in zip(live, chosen, strict=True):
             if token in ends:
                 over[k] = True
                 continue
-            row.tokens.append(token)
-            over[k] = len(row.tokens) >= asked[k].max_new or asked[k].stops.ended(row.tokens)
-        tokens = torch.tensor(chosen, device=device)[:, None]
+            newest[k] = token
+            rows[k].tokens.append(token)
+            over[k] = len(rows[k].tokens) >= asked[k].max_new or asked[k].stops.ended(rows[k].tokens)
+        tokens = torch.tensor(newest, device=device)[:, None]
     return [(row.prompt, row.sample, row.tokens) for row in rows]
