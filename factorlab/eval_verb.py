@@ -184,7 +184,11 @@ def _rehearse(
 
     total, failures = 0.0, {}
     for spec in specs:
-        model = _opener(open_model, spec, cluster, workers)()
+        try:
+            model = _opener(open_model, spec, cluster, workers)()
+        except InputError as error:
+            failures[spec.name] = str(error)
+            continue
         for task in tasks:
             try:
                 found = rehearse(spec.name, model, task, settings)

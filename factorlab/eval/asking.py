@@ -108,7 +108,7 @@ class _Fitter:
             if self._chat:
                 texts = tuple(self._model.chat(text) for text in texts)
                 # A template that writes the token that begins a text itself gets no second one.
-                bos = not self._model.begin_of_text(self._model.encode(texts[0], False))
+                bos = bos and not self._model.begin_of_text(self._model.encode(texts[0], False))
             fits = self._fits(texts, instance, bos)
             if fits or keep == 0:
                 return texts, keep, fits, bos
@@ -160,19 +160,20 @@ def collect(
     names: list[Any] = [(key, s) for key in keys for s in range(samples)] if texts else list(keys)
     there = journal.texts if texts else journal.choices
     reused = sum(name in there for name in names)
-    done = reused
+    wanted = len(set(names))  # the same question is asked once, however often it is there
+    done = wanted - sum(name not in there for name in set(names))
 
     def told(count: int) -> None:
         nonlocal done
         done += count
         if progress is not None:
-            progress(done, len(names))
+            progress(done, wanted)
 
     told(0)
     if texts:
         _write(asked, keys, model, journal, samples, told)
     else:
-        missing = [i for i, key in enumerate(keys) if key not in journal.choices]
+        missing = [i for key, i in _first(keys).items() if key not in journal.choices]
 
         def take(answers: Any) -> None:
             _kept(journal.add_choices, [(keys[missing[i]], answer) for i, answer in answers])
@@ -184,6 +185,14 @@ def collect(
     return [journal.choices[k] for k in keys], reused
 
 
+def _first(keys: Sequence[str]) -> dict[str, int]:
+    """Key -> its first place, in the order of the places."""
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    return first
+
+
 def _write(
     asked: Asked,
     keys: Sequence[str],
@@ -193,7 +202,9 @@ def _write(
     told: Callable[[int], None],
 ) -> None:
     """Ask for the texts that are not there; of an instance with samples missing, for those alone."""
-    missing = [i for i, k in enumerate(keys) if any((k, s) not in journal.texts for s in range(samples))]
+    missing = [
+        i for key, i in _first(keys).items() if any((key, s) not in journal.texts for s in range(samples))
+    ]
 
     def take(answers: Any) -> None:
         new = [
@@ -202,7 +213,7 @@ def _write(
             if (keys[missing[i]], s) not in journal.texts
         ]
         _kept(journal.add_texts, new)
-        told(len(answers))
+        told(len(new))
 
     model.write([asked.requests[i] for i in missing], take)  # type: ignore[misc]
 

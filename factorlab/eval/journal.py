@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -84,7 +85,7 @@ class Journal:
     def __enter__(self) -> Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b")
+            self._file = open(self.path, "a+b", buffering=0)  # what a full disk refused is not tried again
         except OSError as error:
             raise InputError(
                 f"cannot write '{self.path}': {error.strerror or error}; give another --out"
@@ -108,7 +109,7 @@ class Journal:
     def _read(self) -> None:
         self._file.seek(0)
         whole = 0
-        for line in self._file:
+        for line in io.BufferedReader(io.FileIO(self._file.fileno(), closefd=False)):
             if not line.endswith(b"\n"):
                 break
             whole += len(line)
@@ -124,7 +125,7 @@ class Journal:
 
     def _take(self, line: Mapping[str, Any]) -> None:
         if "ll" in line:
-            self.choices[line["k"]] = ChoiceAnswer(tuple(line["ll"]), tuple(line["n"]))
+            self.choices[line["k"]] = ChoiceAnswer(tuple(map(float, line["ll"])), tuple(map(int, line["n"])))
         else:
             self.texts[line["k"], int(line["s"])] = str(line["text"])
 
@@ -138,7 +139,8 @@ class Journal:
 
     def _add(self, lines: Sequence[Mapping[str, Any]]) -> None:
         # Escaped to ASCII: half a pair of surrogates, which a byte-level model can write, is kept as it is.
-        self._file.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
-        self._file.flush()
+        rest = memoryview(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        while rest:
+            rest = rest[self._file.write(rest) :]
         for line in lines:
             self._take(line)

@@ -173,6 +173,7 @@ def evaluate(
         one model or task is in `Evaluation.failures`, and the others go on.
     """
     settings = settings or Settings()
+    _check_tasks(tasks)
     folder = Path(out)
     report = RunReport(folder, settings, tasks, facts or {})
     write_benchmarks(tasks, folder)
@@ -185,24 +186,17 @@ def evaluate(
             if progress is not None:
                 progress(f"loading {name}", 0, 0)
             model = opener()
-        except InputError as error:
-            failures[name] = str(error)
-            report.failed(name, None, str(error))
+        except Exception as error:  # of many kinds: a library's fault with one model is not the others'
+            failures[name] = _told(error, name, None, report)
+            report.failed(name, None, failures[name])
             continue
         report.opened(name, describe(model.facts))
         for task in tasks:
             label = f"{name}, {task.benchmark}"
             try:
                 result, about = _evaluate_one(name, model, task, prepared(task), folder, settings, progress)
-            except InputError as error:
-                failures[label] = str(error)
-                report.failed(name, task, str(error))
-            except (RuntimeError, OSError, ValueError, ArithmeticError, LookupError, TypeError) as error:
-                # A fault of a library or of ours: the other tasks are still worth their time.
-                where = report.fault(name, task, traceback.format_exc())
-                failures[label] = (
-                    f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (all of it in {where})"
-                )
+            except Exception as error:  # the other tasks are still worth their time
+                failures[label] = _told(error, name, task, report)
                 report.failed(name, task, failures[label])
             else:
                 results.append(result)
@@ -216,6 +210,29 @@ def evaluate(
             close()
         del model
     return Evaluation(tuple(results), failures, folder / "records", report.path, tuple(notes))
+
+
+def _check_tasks(tasks: Sequence[Task]) -> None:
+    """Records tell benchmarks and protocols apart, not the files of tasks."""
+    seen: dict[tuple[str, str], str] = {}
+    for task in tasks:
+        key = (task.benchmark, task.protocol)
+        if key in seen:
+            raise InputError(
+                f"two tasks ('{seen[key]}' and '{task.name}') are of the benchmark '{task.benchmark}'; evaluate one of "
+                "them, or give one another benchmark name in its file"
+            )
+        seen[key] = task.name
+
+
+def _told(error: Exception, model: str, task: Task | None, report: RunReport) -> str:
+    """An error in one line; all of it in a file where it is a fault of a library, or of ours."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read or write '{error.filename}': {error.strerror}" if error.filename else error.strerror
+    where = report.fault(model, task, "".join(traceback.format_exception(error)))
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (all of it in {where})"
 
 
 def _evaluate_one(
@@ -234,11 +251,11 @@ def _evaluate_one(
     protocol = settings.protocol(task)
     records = TaskRecords(folder / "records", name, model.facts, task, protocol)
     asked = ask(task, instances, model, chat=settings.chat)
-    records.check(instances, asked.prompts)
     path = journal_path(folder / "answers", name, model.facts, task.name, protocol, task.digest)
     samples = task.decoding.samples if task.scoring != "choices" else 1
     stage = f"{name} on {task.benchmark}"
-    with Journal(path) as journal:
+    with Journal(path) as journal:  # held until the records are written: no other run writes the same ones
+        records.check(instances, asked.prompts, whole=settings.limit is None)
         answers, reused = collect(
             asked,
             model,
@@ -246,19 +263,19 @@ def _evaluate_one(
             samples,
             None if progress is None else lambda done, total: progress(stage, done, total),
         )
-    encode = (lambda text: model.encode(text, False)) if task.metric.words == "model" else None
-    scored = score_instances(
-        task.metric,
-        instances,
-        answers,
-        encode=encode,
-        sandbox=sandbox,
-        progress=None
-        if progress is None
-        else lambda _, done, total: progress(f"{stage}: scores", done, total),
-    )
-    score, se = summarise(instances, scored)
-    written = records.write(instances, asked.prompts, scored, all_metrics=settings.all_metrics)
+        encode = (lambda text: model.encode(text, False)) if task.metric.words == "model" else None
+        scored = score_instances(
+            task.metric,
+            instances,
+            answers,
+            encode=encode,
+            sandbox=sandbox,
+            progress=None
+            if progress is None
+            else lambda _, done, total: progress(f"{stage}: scores", done, total),
+        )
+        score, se = summarise(instances, scored)
+        written = records.write(instances, asked.prompts, scored, all_metrics=settings.all_metrics)
     found = _findings(task, asked, answers, score, se, scored[0][0].score is not None)
     seconds = time.monotonic() - began
     metric = scored[0][0].metric

@@ -8,6 +8,7 @@ import platform
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,11 +78,11 @@ class RunReport:
         }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write()
         except OSError as error:
             raise InputError(
                 f"cannot write to '{folder}': {error.strerror or error}; give another --out"
             ) from None
+        self._write()
 
     def opened(self, model: str, facts: Mapping[str, Any]) -> None:
         """A model was loaded."""
@@ -98,19 +99,30 @@ class RunReport:
         self._content["failures"].append({"model": model, "task": task.name if task else None, "why": why})
         self._write()
 
-    def fault(self, model: str, task: Task, trace: str) -> Path:
+    def fault(self, model: str, task: Task | None, trace: str) -> Path:
         """Keep the traceback of an error that nobody expected; where it is."""
-        path = self.path.with_suffix(f".{task.name}.error.txt")
-        path.write_text(f"{model} on {task.name}\n{trace}", encoding="utf-8")
+        path = self.path.with_suffix(f".{len(self._content['failures']) + 1}.error.txt")
+        self._save(path, f"{model}, {task.name if task else 'loading it'}\n{trace}")
         return path
 
     def _write(self) -> None:
         self._content["ended"] = _now()
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text(
-            json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-        )
-        os.replace(partial, self.path)
+        self._save(self.path, json.dumps(self._content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+    @staticmethod
+    def _save(path: Path, text: str) -> None:
+        """Write a file whole, or not at all and say so."""
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+            os.replace(partial, path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise InputError(
+                f"cannot write '{path}': {error.strerror or error}; what was answered is kept, the same command "
+                "goes on from there (or give another --out)"
+            ) from None
 
 
 def _now() -> str:

@@ -22,7 +22,10 @@ from factorlab.record_writer import RecordWriter
 from factorlab.standard_errors import binomial_se
 from factorlab.records import SCHEMA_FILE, read_records, text_hash
 
-LOOKED_AT = ["model_revision", "metric", "instance_id", "trial", "engine", "dtype", "prompt_hash"]
+LOOKED_AT = ["model_revision", "metric", "instance_id", "trial", "score", "engine", "dtype", "prompt_hash"]
+
+SAME = 1e-9
+"""Scores that differ by more are different."""
 
 
 class TaskRecords:
@@ -42,13 +45,20 @@ class TaskRecords:
         self.folder, self.model, self.facts, self.task, self.protocol = folder, model, facts, task, protocol
         self._there: pd.DataFrame | None = None
 
-    def check(self, instances: Sequence[Instance], prompts: Sequence[str]) -> None:
+    def check(self, instances: Sequence[Instance], prompts: Sequence[str], *, whole: bool = False) -> None:
         """See that the folder has no records of this model and benchmark that were made otherwise.
+
+        Parameters
+        ----------
+        instances : sequence of Instance
+        prompts : sequence of str
+        whole : bool
+            These are all instances: a record of another one is of data that have changed.
 
         Raises
         ------
         InputError
-            Other weights, precision, engine or prompts.
+            Other weights, precision, engine, prompts or instances.
         """
         there = self._there = self._read()
         if not len(there):
@@ -73,6 +83,12 @@ class TaskRecords:
                     f"'{self.folder}' has records of '{self.model}' on {self.task.benchmark} with other prompts "
                     f"(instance '{instance.instance_id}'): the task or its data have changed; give another --out"
                 )
+        gone = hashes.keys() - {instance.instance_id for instance in instances} if whole else set()
+        if gone:
+            raise InputError(
+                f"'{self.folder}' has records of '{self.model}' on {self.task.benchmark} for {len(gone)} instances that "
+                f"the data do not hold (as '{min(gone)}'): the task or its data have changed; give another --out"
+            )
 
     def _read(self) -> pd.DataFrame:
         if not (self.folder / SCHEMA_FILE).exists():
@@ -105,10 +121,11 @@ class TaskRecords:
         Raises
         ------
         InputError
-            See `factorlab.record_writer.RecordWriter`.
+            Another score than the one that is there; see also `factorlab.record_writer.RecordWriter`.
         """
         there = self._there if self._there is not None else self._read()
-        known = set(zip(there["metric"], there["instance_id"], there["trial"], strict=True))
+        names = zip(there["metric"], there["instance_id"], there["trial"], strict=True)
+        known = dict(zip(names, there["score"], strict=True))
         created = datetime.now(timezone.utc)
         rows: list[dict[str, Any]] = []
         for instance, prompt, scores in zip(instances, prompts, scored, strict=True):
@@ -118,6 +135,7 @@ class TaskRecords:
                 if not all_metrics and one.metric != own:
                     continue
                 if (one.metric, instance.instance_id, one.trial) in known:
+                    self._check_same(one, known[one.metric, instance.instance_id, one.trial], instance)
                     continue
                 rows.append(
                     {
@@ -146,6 +164,18 @@ class TaskRecords:
             with RecordWriter(self.folder) as writer:
                 writer.add(rows)
         return len(rows)
+
+
+    def _check_same(self, one: Scored, known: float | None, instance: Instance) -> None:
+        """A program may run out of time once and not again; anything else is scored twice alike."""
+        if self.task.scoring == "code" or one.score is None or known is None or pd.isna(known):
+            return
+        if abs(one.score - known) > SAME:
+            raise InputError(
+                f"'{self.folder}' has records of '{self.model}' on {self.task.benchmark} with other scores (instance "
+                f"'{instance.instance_id}': {known:g}, now {one.score:g}): how answers are scored has changed, or the "
+                "answers were lost; give another --out"
+            )
 
 
 def _writable(text: str) -> str:
