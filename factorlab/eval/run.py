@@ -230,7 +230,9 @@ def _told(error: Exception, model: str, task: Task | None, report: RunReport) ->
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot read or write '{error.filename}': {error.strerror}" if error.filename else error.strerror
+        return (
+            f"cannot read or write '{error.filename}': {error.strerror}" if error.filename else error.strerror
+        )
     where = report.fault(model, task, "".join(traceback.format_exception(error)))
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} (all of it in {where})"
 

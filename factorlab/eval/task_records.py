@@ -165,7 +165,6 @@ class TaskRecords:
                 writer.add(rows)
         return len(rows)
 
-
     def _check_same(self, one: Scored, known: float | None, instance: Instance) -> None:
         """A program may run out of time once and not again; anything else is scored twice alike."""
         if self.task.scoring == "code" or one.score is None or known is None or pd.isna(known):
