@@ -228,10 +228,14 @@ def show_evaluation(results: pd.DataFrame, console: Console) -> None:
         out.add_column(name, no_wrap=name == "benchmark", overflow="fold")
     for name in ("score", "se", "n", "kept", "s"):
         out.add_column(name, justify="right", no_wrap=True)
-    for row in results.itertuples():
-        se = "" if row.se != row.se else f"{row.se:.4f}"
-        cells = [row.model, row.benchmark, row.protocol, row.metric, f"{row.score:.4g}", se]
-        counts = [f"{row.instances}", f"{row.reused}" if row.reused else "", f"{row.seconds:.1f}"]
+    for row in results.to_dict("records"):
+        se = "" if pd.isna(row["se"]) else f"{row['se']:.4f}"
+        cells = [
+            *(row[name] for name in ("model", "benchmark", "protocol", "metric")),
+            f"{row['score']:.4g}",
+            se,
+        ]
+        counts = [row["instances"], row["reused"] or "", f"{row['seconds']:.1f}"]
         out.add_row(*(Text(str(cell)) for cell in (*cells, *counts)))
     console.print(out)
 

@@ -110,9 +110,9 @@ def _try(
     sample = [requests[i] for i in places]
     began = time.monotonic()
     if task.scoring == "choices":
-        model.score(sample, lambda _: None)  # type: ignore[arg-type]
+        model.score(sample, lambda _: None)
         began = time.monotonic()  # the first call also tried which way the model can be run
-        model.score(sample, lambda _: None)  # type: ignore[arg-type]
+        model.score(sample, lambda _: None)
         return [], (time.monotonic() - began) / len(sample) * len(instances)
     texts: dict[int, str] = {}
     lengths: list[int] = []
@@ -121,15 +121,15 @@ def _try(
     def take(answers: Sequence[tuple[int, int, str]]) -> None:
         texts.update({i: text for i, _, text in answers})
 
-    model.write(short[:1], take)  # type: ignore[arg-type]
+    model.write(short[:1], take)
     began = time.monotonic()
-    model.write(short, take)  # type: ignore[arg-type]
+    model.write(short, take)
     pace = (time.monotonic() - began) / len(sample)
     lengths = [len(model.encode(text, False)) for text in texts.values()]
     decoding = task.decoding
     most = decoding.max_new_tokens or 256
     # Answers that were cut short here go on; those that ended by themselves did not need more.
-    cut = np.mean([length >= MOST_NEW - 1 for length in lengths])
+    cut = float(np.mean([length >= MOST_NEW - 1 for length in lengths]))
     longer = 1 + cut * max(0, most / MOST_NEW - 1)
     return [texts[i] for i in sorted(texts)], pace * longer * len(instances) * decoding.samples
 

@@ -19,8 +19,8 @@ import pandas as pd
 
 from factorlab.errors import InputError
 from factorlab.eval.answer_scores import score_instances
-from factorlab.eval.benchmarks_table import write_benchmarks
 from factorlab.eval.asking import Asked, ask, collect
+from factorlab.eval.benchmarks_table import write_benchmarks
 from factorlab.eval.findings import prompt_findings, score_findings, text_findings
 from factorlab.eval.instance import Instance, TextAnswer
 from factorlab.eval.journal import Journal, journal_path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from factorlab.eval.language_model import ModelFacts
 from factorlab.eval.task import Task
 from factorlab.metrics import CORPUS, find_metric
 from factorlab.record_writer import RecordWriter
-from factorlab.standard_errors import binomial_se
 from factorlab.records import SCHEMA_FILE, read_records, text_hash
+from factorlab.standard_errors import binomial_se
 
 LOOKED_AT = ["model_revision", "metric", "instance_id", "trial", "score", "engine", "dtype", "prompt_hash"]
 
@@ -86,8 +86,8 @@ class TaskRecords:
         gone = hashes.keys() - {instance.instance_id for instance in instances} if whole else set()
         if gone:
             raise InputError(
-                f"'{self.folder}' has records of '{self.model}' on {self.task.benchmark} for {len(gone)} instances that "
-                f"the data do not hold (as '{min(gone)}'): the task or its data have changed; give another --out"
+                f"'{self.folder}' has records of '{self.model}' on {self.task.benchmark} for {len(gone)} instances "
+                f"that the data do not hold (as '{min(gone)}'): the task or its data have changed; give another --out"
             )
 
     def _read(self) -> pd.DataFrame:
@@ -126,7 +126,7 @@ class TaskRecords:
         there = self._there if self._there is not None else self._read()
         names = zip(there["metric"], there["instance_id"], there["trial"], strict=True)
         known = dict(zip(names, there["score"], strict=True))
-        created = datetime.now(timezone.utc)
+        created = datetime.now(UTC)
         rows: list[dict[str, Any]] = []
         for instance, prompt, scores in zip(instances, prompts, scored, strict=True):
             prompt_hash = text_hash(prompt)
@@ -190,7 +190,7 @@ def summarise(instances: Sequence[Instance], scored: Sequence[Sequence[Scored]])
     own = scored[0][0].metric
     if scored[0][0].score is None:
         metric = find_metric(own)
-        sums = np.sum([one.stats for scores in scored for one in scores if one.metric == own], axis=0)
+        sums = np.sum([one.stats or () for scores in scored for one in scores if one.metric == own], axis=0)
         return float(CORPUS[metric.corpus](sums)) if metric else float("nan"), float("nan")
     means = np.array([np.mean([one.score for one in scores if one.metric == own]) for scores in scored])
     n, mean = len(means), float(means.mean())
