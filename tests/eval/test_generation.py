@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-for name in ("torch", "transformers"):
-    pytest.importorskip(name, reason=f"{name} is not installed: no model can be run")
+pytest.importorskip("torch", reason="torch is not installed: no model can be run")
+pytest.importorskip("transformers", reason="transformers is not installed: no model can be run")
 
 import tiny
 import torch
@@ -72,7 +72,10 @@ def prompts(seed: int = 0, new: int = NEW, stops: tuple[str, ...] = (), **decodi
         return np.random.default_rng([seed, k]).random((samples, n if drawn else 0))
 
     many = [max(1, new - (k % 3) * 5) for k in range(len(texts))]
-    return [Prompt(t, n, numbers(k, n), finder, **decoding) for k, (t, n) in enumerate(zip(texts, many, strict=True))]
+    return [
+        Prompt(t, n, numbers(k, n), finder, **decoding)
+        for k, (t, n) in enumerate(zip(texts, many, strict=True))
+    ]
 
 
 def chosen(logits: torch.Tensor, prompt: Prompt, sample: int, step: int) -> int:
@@ -93,7 +96,9 @@ def one_by_one(model: Any, asked: list[Prompt]) -> dict[tuple[int, int], list[in
         for sample in range(len(prompt.uniforms)):
             answer: list[int] = []
             while len(answer) < prompt.max_new:
-                logits = logits_of(model, np.concatenate([prompt.tokens, np.array(answer, dtype=np.int64)]))[-1]
+                logits = logits_of(model, np.concatenate([prompt.tokens, np.array(answer, dtype=np.int64)]))[
+                    -1
+                ]
                 token = chosen(logits, prompt, sample, len(answer))
                 if token in ENDS:
                     break
@@ -322,11 +327,13 @@ def test_memory_that_is_too_small_for_one_row_is_one_clear_line(way, ready, monk
     own, model, head = ready("llama, grouped queries")
     run = model if way == "packed" else own
     limited(monkeypatch, run, lambda call, tokens: tokens > 20)
+    found = (
+        write_answers(model, head, prompts(), ENDS, Budget(100), Budget(500))
+        if way == "packed"
+        else write_plain(own, torch.device("cpu"), prompts(), ENDS, Budget(500))
+    )
     with pytest.raises(InputError, match="a single text does not fit into the device's memory"):
-        if way == "packed":
-            collected(write_answers(model, head, prompts(), ENDS, Budget(100), Budget(500)))
-        else:
-            collected(write_plain(own, torch.device("cpu"), prompts(), ENDS, Budget(500)))
+        collected(found)
 
 
 def test_the_plain_way_halves_too(ready, monkeypatch):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-for name in ("torch", "transformers"):
-    pytest.importorskip(name, reason=f"{name} is not installed: no model can be run")
+pytest.importorskip("torch", reason="torch is not installed: no model can be run")
+pytest.importorskip("transformers", reason="transformers is not installed: no model can be run")
 
 import tiny
 import torch
@@ -62,7 +62,9 @@ def questions(seed: int = 0) -> list[list[Continuation]]:
         out.append([Continuation(np.concatenate([before, some(1, 12)]), len(before)) for _ in range(3)])
     ending, one, other = some(6), np.append(shots, some(4)), np.append(shots, some(7))
     out.append([Continuation(np.append(before, ending), len(before)) for before in (one, other)])  # partial
-    out.append([Continuation(np.append(other, ending[:n]), len(other)) for n in (6, 2, 6, 3)])  # nested, equal
+    out.append(
+        [Continuation(np.append(other, ending[:n]), len(other)) for n in (6, 2, 6, 3)]
+    )  # nested, equal
     out.append([Continuation(some(40), 1)])  # a whole text, alone
     return out
 
@@ -279,7 +281,9 @@ def test_a_text_longer_than_the_context_is_cut_on_the_left(loaded):
     for choice, value in zip(choices, found, strict=True):
         whole = np.array(encode(context + choice))
         count = len(whole) - begin
-        fed = whole[-(loaded.facts.context + 1) :]  # lm-eval: (context + continuation)[-(max_length + 1):][:-1]
+        fed = whole[
+            -(loaded.facts.context + 1) :
+        ]  # lm-eval: (context + continuation)[-(max_length + 1):][:-1]
         loaded.model.set_attn_implementation("eager")
         log_p = logits_of(loaded.model, fed[:-1]).log_softmax(-1)[-count:]
         expected = float(log_p.gather(1, torch.from_numpy(fed[-count:])[:, None]).double().sum())
@@ -321,7 +325,9 @@ def test_when_memory_runs_out_batches_are_halved_and_nothing_is_lost(plain, fold
     found = ask(model, requests)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert model._budget.halved >= 1
-    assert most / 4 < model._budget.tokens < 2 * most, "halved from what did not fit, and no further than needed"
+    assert most / 4 < model._budget.tokens < 2 * most, (
+        "halved from what did not fit, and no further than needed"
+    )
     assert max(sizes) <= most
 
 

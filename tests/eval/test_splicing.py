@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
-for name in ("torch", "transformers"):
-    pytest.importorskip(name, reason=f"{name} is not installed: no tokenizer to encode with")
+pytest.importorskip("torch", reason="torch is not installed: no tokenizer to encode with")
+pytest.importorskip("transformers", reason="transformers is not installed: no tokenizer to encode with")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,8 +51,6 @@ def sentencepiece_bpe() -> PreTrainedTokenizerFast:
             vocab_size=600, special_tokens=["<unk>", "<s>", "</s>", *letters], show_progress=False
         ),
     )
-    import json
-
     model = json.loads(trained.to_str())["model"]
     inner = Tokenizer(
         models.BPE(
@@ -88,7 +87,9 @@ def wordpiece() -> PreTrainedTokenizerFast:
 def whitespace() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.train_from_iterator(CORPUS, trainers.WordLevelTrainer(special_tokens=["[UNK]"], show_progress=False))
+    inner.train_from_iterator(
+        CORPUS, trainers.WordLevelTrainer(special_tokens=["[UNK]"], show_progress=False)
+    )
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]")
 
 
@@ -113,9 +114,12 @@ def worked(language: str, rng: np.random.Generator, count: int = 400) -> str:
         parts = [f"Question: {' '.join(rng.choice(ENGLISH.split(), 12))}?\nAnswer: A\n\n" for _ in range(40)]
     elif language == "ja":
         pieces = JAPANESE.split("。")
-        parts = [f"質問:{'、'.join(rng.choice(pieces, 3))}\n回答:B\n\n" for _ in range(40)]  # noqa: RUF001
+        parts = [f"質問:{'、'.join(rng.choice(pieces, 3))}\n回答:B\n\n" for _ in range(40)]
     else:
-        parts = [f"{' '.join(rng.choice([*EMOJI, *EMOJI.split()], 6))}👍🏽 = {rng.integers(10**6)}\n" for _ in range(99)]
+        parts = [
+            f"{' '.join(rng.choice([*EMOJI, *EMOJI.split()], 6))}👍🏽 = {rng.integers(10**6)}\n"
+            for _ in range(99)
+        ]
     out = ""
     for part in parts:
         out += part
@@ -163,7 +167,9 @@ def test_texts_on_long_worked_examples_are_spliced(name):
 
 
 piece = st.one_of(
-    st.sampled_from([" ", "\n", "  ", "\u3000", "=", "====", "0", "12", "、", "が", "か\u3099", "👍🏽", "ab", "Ishmael"]),
+    st.sampled_from(
+        [" ", "\n", "  ", "\u3000", "=", "====", "0", "12", "、", "が", "か\u3099", "👍🏽", "ab", "Ishmael"]
+    ),
     st.sampled_from(ENGLISH.split()),
     st.sampled_from(list(JAPANESE)),
     st.text(max_size=4),
@@ -220,7 +226,9 @@ def test_a_tokenizer_that_closes_its_texts_is_used_as_it_is():
     texts = [shots + worked("en", rng, 20) for _ in range(40)]
     splicer = Splicer(tokenizer, True)
     found = splicer.encode(texts)
-    assert all(a.tolist() == whole(tokenizer, text) and a[-1] == 0 for a, text in zip(found, texts, strict=True))
+    assert all(
+        a.tolist() == whole(tokenizer, text) and a[-1] == 0 for a, text in zip(found, texts, strict=True)
+    )
     assert (splicer.spliced, splicer.whole) == (0, 40)
 
 
@@ -264,7 +272,7 @@ def test_spaces_at_the_end_of_a_context_go_to_the_choice(name):
     pairs = [
         (shots + end, choice)
         for shots in ("", worked("en", rng, 500), worked("ja", rng, 500))
-        for end in ("Answer:", "Answer: ", "Answer:\n\n", "回答:\u3000", "It is")  # noqa: RUF001
+        for end in ("Answer:", "Answer: ", "Answer:\n\n", "回答:\u3000", "It is")
         for choice in (" money", "money", "猫である", "A", " B", "\nC")
     ]
     found = tokens.continuations([c for c, _ in pairs], [c for _, c in pairs], True)

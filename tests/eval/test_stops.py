@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-for name in ("torch", "transformers"):
-    pytest.importorskip(name, reason=f"{name} is not installed: no tokenizer to decode with")
+pytest.importorskip("torch", reason="torch is not installed: no tokenizer to decode with")
+pytest.importorskip("transformers", reason="transformers is not installed: no tokenizer to decode with")
 
 from ladder import byte_tokenizer
 from tiny import EMOJI, ENGLISH, JAPANESE, bpe_tokenizer
@@ -22,9 +22,7 @@ def decoder(name: str):
     tokenizer = TOKENIZERS[name]
 
     def decode(tokens):
-        return tokenizer.decode(
-            list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        return tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     return decode
 
@@ -36,9 +34,7 @@ def first_end(tokens: list[int], finder: StopFinder) -> int | None:
 
 def first_end_decoded(tokens: list[int], stops, decode) -> int | None:
     """The same, everything decoded after each token."""
-    return next(
-        (n for n in range(1, len(tokens) + 1) if any(s in decode(tokens[:n]) for s in stops)), None
-    )
+    return next((n for n in range(1, len(tokens) + 1) if any(s in decode(tokens[:n]) for s in stops)), None)
 
 
 pieces = st.sampled_from(
@@ -71,7 +67,10 @@ def test_tokens_at_random_end_where_decoding_everything_ends_them(name, data):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text(alphabet="ab\n 。", max_size=30), st.lists(st.sampled_from(["a\n", "b", "。", "ba", " "]), max_size=3))
+@given(
+    st.text(alphabet="ab\n 。", max_size=30),
+    st.lists(st.sampled_from(["a\n", "b", "。", "ba", " "]), max_size=3),
+)
 def test_the_text_is_cut_before_the_stop_that_comes_first(text, stops):
     at = min((text.find(stop) for stop in stops if stop in text), default=len(text))
     assert StopFinder(stops, decoder("bytes")).cut(text) == text[:at]
@@ -94,7 +93,9 @@ def test_text_is_decoded_only_after_tokens_that_can_end_a_stop():
         return decoder("bytes")(tokens)
 
     finder = StopFinder(["\n\n"], decode)
-    tokens = TOKENIZERS["bytes"].encode("many words without an end of line, as long as this one", add_special_tokens=False)
+    tokens = TOKENIZERS["bytes"].encode(
+        "many words without an end of line, as long as this one", add_special_tokens=False
+    )
     assert first_end(tokens, finder) is None
     assert set(asked) == {1}, "each byte once, alone, and never the text"
     assert len(asked) == len(set(tokens))

@@ -27,7 +27,7 @@ ENGLISH = (
     "nothing particular to interest me on shore, I thought I would sail about a little and see the watery part of "
     "the world. It is a way I have of driving off the spleen, and regulating the circulation."
 )
-EMOJI = "👩‍👩‍👧🎉 é ﬁ ½ 🇯🇵\t\u3000が"  # noqa: RUF001
+EMOJI = "👩‍👩‍👧🎉 é ﬁ ½ 🇯🇵\t\u3000が"
 
 _USUAL = {
     "vocab_size": VOCABULARY,

@@ -226,7 +226,13 @@ def _written(
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, *, mask: Tensor | None = None, causal: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention, and the logarithm of the denominator of its softmax.
 

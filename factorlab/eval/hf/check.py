@@ -66,7 +66,8 @@ def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) 
         return Way(False, False, "it has no output head of its own")
     short = min(SHORT, max(longest, LEAST))
     items = [_texts(vocabulary, (short - 3, short), 2, seed=1)]
-    if longest > SHORT:  # one text is enough to see that length changes nothing, not even for short ones beside it
+    if longest > SHORT:
+        # One long text is enough to see that length changes nothing, neither for itself nor for a short one beside it.
         items.append(_texts(vocabulary, (short, longest), 1, seed=2))
     expected = [_plain(model, head, item) for item in items]
     tolerance = TOLERANCE.get(head.dtype, 0.6)
@@ -86,7 +87,9 @@ def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) 
             off = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
             if off <= tolerance:
                 return Way(True, fused, "")
-            why = f"packed texts differ by {off:.2g} in log-likelihood" if math.isfinite(off) else "packed texts give no number"
+            why = "packed texts give no number"
+            if math.isfinite(off):
+                why = f"packed texts differ by {off:.2g} in log-likelihood"
     except Unsupported as error:
         why = str(error)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
@@ -113,7 +116,8 @@ def _texts(vocabulary: int, lengths: tuple[int, int], choices: int, seed: int) -
 
 def _plain(model: torch.nn.Module, head: Head, items: list[Item]) -> np.ndarray:
     # One text at a time: nothing is padded, so that this is what the model says.
-    found = {i: v for batch in score_plain(model, head.device, [[c] for it in items for c in it], Budget(1)) for i, v in batch}
+    alone: list[Item] = [[choice] for item in items for choice in item]
+    found = dict(pair for batch in score_plain(model, head.device, alone, Budget(1)) for pair in batch)
     return np.concatenate([found[i] for i in sorted(found)])
 
 

@@ -150,10 +150,8 @@ class _Desk:
         while self.live or self.waiting:
             free = self.rows_at_once - len(self.live)
             enough = min(len(self.waiting), REFILL * self.rows_at_once)
-            if self.waiting and (not self.live or free >= enough):
-                ended = self._begin(free)
-            else:
-                ended = self._step()
+            begin = self.waiting and (not self.live or free >= enough)
+            ended = self._begin(free) if begin else self._step()
             if ended:
                 yield ended
 

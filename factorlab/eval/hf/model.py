@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -196,13 +197,13 @@ def _tokens_of(batch: str, device: torch.device) -> int:
     return int(batch)
 
 
-def _slot_tokens(config: object, dtype: torch.dtype, device: torch.device, context: int) -> int:
+def _slot_tokens(config: Any, dtype: torch.dtype, device: torch.device, context: int) -> int:
     """Tokens of keys and values that are held at once: half of what a GPU has free, or some rows on a CPU."""
     if device.type != "cuda":
         return ROWS["cpu"] * min(context, 1024)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     heads = getattr(text, "num_key_value_heads", None) or getattr(text, "num_attention_heads", 32)
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads  # type: ignore[attr-defined]
-    each = 2 * text.num_hidden_layers * heads * size * torch.finfo(dtype).bits // 8  # type: ignore[attr-defined]
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    each = 2 * text.num_hidden_layers * heads * size * torch.finfo(dtype).bits // 8
     free, _ = torch.cuda.mem_get_info(device)
     return max(context, min(int(0.5 * free / each), GPU_ROWS * context))

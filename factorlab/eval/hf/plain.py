@@ -57,9 +57,7 @@ def _score_padded(model: torch.nn.Module, device: torch.device, choices: Item) -
         tokens[line, : len(choice.tokens) - 1] = choice.tokens[:-1]
         there[line, : len(choice.tokens) - 1] = 1
     mask = torch.from_numpy(there).to(device) if not there.all() else None
-    logits = model(
-        input_ids=torch.from_numpy(tokens).to(device), attention_mask=mask, use_cache=False
-    ).logits
+    logits = model(input_ids=torch.from_numpy(tokens).to(device), attention_mask=mask, use_cache=False).logits
     places = np.concatenate(
         [
             line * width + np.arange(choice.begin - 1, len(choice.tokens) - 1)

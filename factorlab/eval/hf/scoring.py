@@ -11,7 +11,16 @@ from factorlab.eval.hf.attention import Pass, Prefix, during
 from factorlab.eval.hf.budget import Budget
 from factorlab.eval.hf.head import Head
 from factorlab.eval.hf.packing import pack
-from factorlab.eval.rows import Continuation, Group, Reading, Row, build_row, common_length, group_by_prefix, shareable
+from factorlab.eval.rows import (
+    Continuation,
+    Group,
+    Reading,
+    Row,
+    build_row,
+    common_length,
+    group_by_prefix,
+    shareable,
+)
 
 Item = Sequence[Continuation]
 
@@ -47,7 +56,9 @@ def score_on_prefix(
     """Log-likelihoods of the choices of items that stand on what they share, but the last tokens, one after another."""
     texts = [shareable(item) for item in items]
     group = Group(texts[0][: common_length(texts) - 2], tuple(range(len(items))))
-    found = dict(pair for batch in _score_group(model, head, items, group, Budget(2**20), fused) for pair in batch)
+    found = dict(
+        pair for batch in _score_group(model, head, items, group, Budget(2**20), fused) for pair in batch
+    )
     return np.concatenate([found[i] for i in range(len(items))])
 
 
@@ -75,9 +86,7 @@ def _by_item(values: np.ndarray, counts: list[int]) -> list[np.ndarray]:
     return np.split(values, np.cumsum(counts)[:-1])
 
 
-def prefix_of(
-    model: torch.nn.Module, head: Head, group: Group, budget: Budget, fused: bool
-) -> Prefix | None:
+def prefix_of(model: torch.nn.Module, head: Head, group: Group, budget: Budget, fused: bool) -> Prefix | None:
     """What the rows of a group stand on; None where they share nothing.
 
     Raises

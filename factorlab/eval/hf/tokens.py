@@ -37,9 +37,7 @@ class Tokens:
         """Tokens of each text."""
         return self._splicers[bos].encode(texts)
 
-    def continuations(
-        self, contexts: Sequence[str], choices: Sequence[str], bos: bool
-    ) -> list[Continuation]:
+    def continuations(self, contexts: Sequence[str], choices: Sequence[str], bos: bool) -> list[Continuation]:
         """Each context with its choice, encoded as one text and divided by the length of the context's own tokens.
 
         As lm-eval does (``_encode_pair``): spaces at the end of the context go to the choice. What does not

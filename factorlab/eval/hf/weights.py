@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from factorlab.errors import InputError
 from factorlab.eval.hf.tokens import Tokens
@@ -35,10 +37,14 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device '{name}' is no device; give auto, cpu, cuda or cuda:0, cuda:1, ...") from None
+        raise InputError(
+            f"--device '{name}' is no device; give auto, cpu, cuda or cuda:0, cuda:1, ..."
+        ) from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise InputError(f"--device '{name}': torch sees no GPU here; leave --device away, or give --device cpu")
+            raise InputError(
+                f"--device '{name}': torch sees no GPU here; leave --device away, or give --device cpu"
+            )
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise InputError(f"--device '{name}': there are {torch.cuda.device_count()} GPUs, counted from 0")
     elif device.type not in ("cpu", "mps", "xpu"):
@@ -99,7 +105,9 @@ def load_tokens(name: str, revision: str | None, trust: bool) -> Tokens:
     except FAILURES as error:
         raise InputError(_why(name, "tokenizer", error)) from None
     if not len(tokenizer):
-        raise InputError(f"model '{name}' has an empty tokenizer; its folder needs tokenizer.json or tokenizer.model")
+        raise InputError(
+            f"model '{name}' has an empty tokenizer; its folder needs tokenizer.json or tokenizer.model"
+        )
     return Tokens(tokenizer, context_of(config, tokenizer), str(getattr(config, "_commit_hash", None) or ""))
 
 
@@ -117,9 +125,18 @@ def load(
 
     tokens = load_tokens(name, revision, trust)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, revision=revision, trust_remote_code=trust)
-    except (*FAILURES, RuntimeError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, revision=revision, trust_remote_code=trust, output_loading_info=True
+        )
+    except (*FAILURES, RuntimeError, EOFError, SafetensorError, UnpicklingError) as error:
         raise InputError(_why(name, "weights", error)) from None
+    model, report = loaded
+    lacking = sorted(set(report["missing_keys"]) & {key for key, _ in model.named_parameters()})
+    if lacking:  # transformers fills them with random numbers, and goes on
+        raise InputError(
+            f"the weights of '{name}' lack {len(lacking)} of the tensors that its config.json asks for "
+            f"({lacking[0]}{', ...' if len(lacking) > 1 else ''}); give a whole causal language model"
+        )
     if getattr(model, "generation_config", None) is None:
         model.generation_config = GenerationConfig()
     path = Path(name)
