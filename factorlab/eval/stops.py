@@ -45,7 +45,6 @@ class StopFinder:
         return any(stop in tail for stop in self.stops)
 
     def cut(self, text: str) -> str:
-        """The text before the first stop."""
-        for stop in self.stops:
-            text = text.split(stop, 1)[0]
-        return text
+        """The text before the stop that begins first."""
+        found = [text.find(stop) for stop in self.stops]
+        return text[: min((at for at in found if at >= 0), default=len(text))]

@@ -76,6 +76,11 @@ def test_the_text_is_cut_before_the_stop_that_comes_first(text, stops):
     assert StopFinder(stops, decoder("bytes")).cut(text) == text[:at]
 
 
+def test_stops_that_overlap_do_not_depend_on_their_order():
+    for stops in (("a\n", "ba"), ("ba", "a\n")):
+        assert StopFinder(stops, decoder("bytes")).cut("xba\n") == "x"
+
+
 def test_a_stop_inside_a_token_ends_the_text():
     tokenizer, decode = TOKENIZERS["bpe"], decoder("bpe")
     (token,) = tokenizer.encode("ing", add_special_tokens=False)
