@@ -44,23 +44,27 @@ def ray_url():
     command = [sys.executable, "-m", "ray.scripts.scripts"]
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         head, client = one.getsockname()[1], two.getsockname()[1]
-    subprocess.run(
+    # Not `ray stop` at the end, which stops every Ray of this machine: with --block the command is the node.
+    node = subprocess.Popen(
         [
-            *command, "start", "--head", "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--port={head}",
-            f"--ray-client-server-port={client}",
+            *command, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+            f"--port={head}", f"--ray-client-server-port={client}",
             "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000",
         ],
-        check=True, capture_output=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            socket.create_connection(("127.0.0.1", client), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    yield f"ray://127.0.0.1:{client}"
-    subprocess.run([*command, "stop"], check=True, capture_output=True)
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and node.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", client), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"ray://127.0.0.1:{client}"
+    finally:
+        node.terminate()
+        node.wait(30)
 
 
 @pytest.fixture(params=["dask", "ray"])
