@@ -89,7 +89,10 @@ TakeTexts = Callable[[Sequence[tuple[int, int, str]]], None]
 class LanguageModel(Protocol):
     """A causal language model."""
 
-    facts: ModelFacts
+    @property
+    def facts(self) -> ModelFacts:
+        """What is known of it; read again after a run for its notes."""
+        ...
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Tokens of a text."""

@@ -204,6 +204,7 @@ def evaluate(
                 report.ended(name, task, result, about)
                 if told is not None:
                     told(result)
+        report.opened(name, describe(model.facts))  # again: it knows more now
         notes |= dict.fromkeys(f"{name}: {note}" for note in model.facts.notes)
         close = getattr(model, "close", None)
         if close is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,8 @@ class HFModel:
         self._way: Way | None = None
         self._budget = Budget(_tokens_of(batch, where))
         self._slots = Budget(_slot_tokens(self.model.config, self._head.dtype, where, self._tokens.context))
-        self.facts = ModelFacts(
+        self._noted = ""
+        self._facts = ModelFacts(
             revision=found,
             engine="hf",
             dtype=str(self._head.dtype).removeprefix("torch."),
@@ -88,6 +90,15 @@ class HFModel:
             parameters=sum(p.numel() for p in self.model.parameters()),
             versions={"torch": torch.__version__, "transformers": transformers.__version__},
         )
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What is written beside the results; notes are those of the run so far."""
+        halved = self._budget.halved + self._slots.halved
+        notes = [self._noted] if self._noted else []
+        if halved:
+            notes.append(f"memory ran out {halved} times; batches were made smaller, to {self._budget.tokens} tokens")
+        return replace(self._facts, notes=tuple(notes))
 
     def encode(self, text: str, bos: bool = True) -> list[int]:
         """Tokens of a text."""
@@ -111,12 +122,15 @@ class HFModel:
         """How texts of up to `longest` tokens are run; tried when it is first needed."""
         if self._plain:
             return Way(False, False, "it was asked for")
-        if self._way is None or (self._way.packed and longest > self._tried):
+        # What was found holds for shorter texts where texts can be packed, and for longer ones where they cannot.
+        if self._way is None or (longest > self._tried if self._way.packed else longest < self._tried):
             self.model.set_attn_implementation(self._own_attention())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._way = find_way(self.model, self._head, len(self._tokens.tokenizer), longest)
             self._tried = longest
+            if not self._way.packed:
+                self._noted = f"texts of {longest} tokens are run in plain batches: {self._way.why}"
         return self._way
 
     def _own_attention(self) -> str:
