@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def eval_verb(
     OUT/records is a record folder for `factorlab scores`. A run that was cut off goes on where it was when
     the same command is given again.
     """
-    from factorlab.eval.model_spec import ModelSpec, name_models
+    from factorlab.eval.model_spec import ModelSpec, check_specs, name_models
     from factorlab.eval.run import Settings
     from factorlab.eval.task import load_task, select_tasks
 
@@ -92,11 +93,14 @@ def eval_verb(
     ]
     settings = Settings(**asked)
     _check(settings, cluster, workers)
-    if dry_run:
+    if out is None and not dry_run:
+        raise InputError("there is no --out; name a folder for the records")
+    check_specs(specs, cluster)
+    # Its warnings of every try are told once, in the error at the end.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if dry_run or out is None:
         _rehearse(specs, chosen, settings, cluster, workers)
         return
-    if out is None:
-        raise InputError("there is no --out; name a folder for the records")
     try:
         _evaluate(specs, chosen, out, settings, cluster, workers, quiet)
     except KeyboardInterrupt:
@@ -105,6 +109,8 @@ def eval_verb(
 
 
 def _check(settings: Settings, cluster: str | None, workers: int | None) -> None:
+    if settings.seed is not None and settings.seed < 0:
+        raise InputError(f"--seed is {settings.seed}; it must be 0 or more")
     if settings.limit is not None and settings.limit < 1:
         raise InputError(f"--limit is {settings.limit}; it must be 1 or more")
     if workers is not None and cluster is None:
@@ -154,12 +160,18 @@ def _evaluate(
             f"Wrote {done.records}/ ({len(done.results)} of {len(specs) * len(tasks)} runs); report {done.report}. "
             f"Next: factorlab scores {done.records} --out {out / 'scores.parquet'}"
         )
-    if done.failures:
-        for label, why in done.failures.items():
-            click.echo(f"Failed: {label}: {why}", err=True)
-        raise InputError(
-            f"{len(done.failures)} of {len(specs) * len(tasks)} runs failed; what ended well is kept"
-        )
+    _fail(done.failures, len(done.results), "failed; what ended well is kept")
+
+
+def _fail(failures: Mapping[str, str], rest: int, what: str) -> None:
+    """All failures at the end, a line each; a single one is the error itself."""
+    if not failures:
+        return
+    if len(failures) == 1 and not rest:
+        raise InputError(": ".join(*failures.items()))
+    for label, why in failures.items():
+        click.echo(f"Failed: {label}: {why}", err=True)
+    raise InputError(f"{len(failures)} of {len(failures) + rest} runs {what}")
 
 
 def _warn(results: Sequence[TaskResult]) -> None:
@@ -182,7 +194,7 @@ def _rehearse(
     from factorlab.eval.model_spec import open_model
     from factorlab.eval.rehearsal import rehearse
 
-    total, failures = 0.0, {}
+    total, done, failures = 0.0, 0, {}
     for spec in specs:
         try:
             model = _opener(open_model, spec, cluster, workers)()
@@ -196,17 +208,16 @@ def _rehearse(
                 failures[f"{spec.name}, {task.benchmark}"] = str(error)
                 continue
             total += found.seconds
+            done += 1
             _show(found)
         for note in model.facts.notes:
             click.echo(f"Note: {spec.name}: {note}", err=True)
         close = getattr(model, "close", None)
         if close is not None:
             close()
-    click.echo(f"All together: about {duration(total)}. Nothing was written.")
-    for label, why in failures.items():
-        click.echo(f"Failed: {label}: {why}", err=True)
-    if failures:
-        raise InputError(f"{len(failures)} of {len(specs) * len(tasks)} runs would fail")
+    if done:
+        click.echo(f"All together: about {duration(total)}. Nothing was written.")
+    _fail(failures, done, "would fail")
 
 
 def _show(found: Rehearsal) -> None:

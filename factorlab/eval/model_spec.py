@@ -13,6 +13,7 @@ from factorlab.errors import InputError
 from factorlab.eval.language_model import LanguageModel
 
 ENGINES = ("hf", "vllm")
+DTYPES = ("auto", "bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,46 @@ def name_models(texts: Sequence[str]) -> list[tuple[str, str, str | None]]:
             raise InputError(f"two models are called '{name}'; name them apart with --model NAME={source}")
         out.append((name, source, revision))
     return out
+
+
+def check_specs(specs: Sequence[ModelSpec], cluster: str | None = None) -> None:
+    """What can be known to fail before anything is loaded or written.
+
+    Parameters
+    ----------
+    specs : sequence of ModelSpec
+    cluster : str, optional
+        Folders and devices are those of its workers, so they are not looked for here.
+
+    Raises
+    ------
+    InputError
+        An engine, precision or batch that there is not; a library, device or folder that is not here.
+    """
+    for spec in specs:
+        if spec.engine not in ENGINES:
+            raise InputError(f"--engine '{spec.engine}' is unknown; there are {', '.join(ENGINES)}")
+        if spec.dtype not in DTYPES:
+            raise InputError(f"--dtype '{spec.dtype}' is unknown; give {', '.join(DTYPES)}")
+        if spec.batch != "auto" and not (spec.batch.isdecimal() and int(spec.batch)):
+            raise InputError(
+                f"--batch '{spec.batch}' is no number of tokens; give auto, or a whole number above 0"
+            )
+        if cluster is None and _is_path(spec.source) and not Path(spec.source).is_dir():
+            raise InputError(
+                f"--model '{spec.source}' is no folder; give the folder of a model, or its name on the hub"
+            )
+    _needed("torch", "transformers")
+    if cluster is None:
+        from factorlab.eval.hf.weights import devices_of
+
+        for device in dict.fromkeys(spec.device for spec in specs if spec.engine == "hf"):
+            devices_of(device)
+
+
+def _is_path(source: str) -> bool:
+    """Whether a text cannot be a name on the hub, which has one slash at most."""
+    return Path(source).is_absolute() or source.startswith((".", "~")) or source.count("/") > 1
 
 
 def open_model(spec: ModelSpec, cluster: str | None = None, workers: int | None = None) -> LanguageModel:

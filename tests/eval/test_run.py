@@ -234,7 +234,7 @@ def test_scores_that_changed_are_refused(run, tmp_path):
 def test_two_tasks_of_one_benchmark_are_refused(run, tmp_path):
     write_task(tmp_path)
     write_task(tmp_path, "again", benchmark="Sums")
-    with pytest.raises(InputError, match="two tasks .'again' and 'sums'. are of the benchmark 'Sums'"):
+    with pytest.raises(InputError, match=r"two tasks \(.again. and .sums.\) are of the benchmark .Sums."):
         run()
     assert not (tmp_path / "out").exists()
 
@@ -394,7 +394,7 @@ def test_bleu_is_sacrebleus_of_the_texts(run, tmp_path):
     """A corpus metric has no score of an instance; the sums of its counts give that of the whole."""
     sacrebleu = pytest.importorskip("sacrebleu")
     rng = np.random.default_rng(0)
-    words = "the a cat dog sat ran on under mat tree , .".split()
+    words = ["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", ",", "."]
     pairs = [[" ".join(rng.choice(words, rng.integers(4, 12))) for _ in range(2)] for _ in range(20)]
     texts = [
         " ".join(rng.choice([*a.split(), *b.split()], 9)) if i % 3 else b for i, (a, b) in enumerate(pairs)
