@@ -14,13 +14,13 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import joblib
 
-from factorlab.cluster import connect
+from factorlab.cluster import Cluster, connect
 from factorlab.cluster_backend import ClusterLost
 from factorlab.errors import InputError
 from factorlab.kept import Kept
@@ -64,7 +64,7 @@ def run_batch(
     shared: Sequence[Any] = (),
     settings: Mapping[str, Any] | None = None,
     workers: int | None = None,
-    cluster: str | None = None,
+    cluster: str | Cluster | None = None,
     folder: str | os.PathLike[str] | None = None,
     tidy: bool = False,
     retries: int = 2,
@@ -89,8 +89,9 @@ def run_batch(
     workers : int, optional
         Tasks at once; the cores of this machine when not given, 1: in this process. On a cluster an
         upper limit, all its workers when not given.
-    cluster : str, optional
-        ``dask://host:port`` or ``ray://host:port``.
+    cluster : str or Cluster, optional
+        ``dask://host:port`` or ``ray://host:port``; or an open connection (`factorlab.cluster.connect`), with
+        which Ray keeps its worker processes from one batch to the next.
     folder : path, optional
         Where each result is kept as it ends, in a file of its own (`factorlab.kept`). Results that are
         there already are not computed again. They must be JSON-able, or dictionaries of JSON-able
@@ -134,7 +135,7 @@ def run_batch(
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     notes: tuple[str, ...] = ()
     if state.open and cluster is not None:
-        with connect(cluster) as connected:
+        with connect(cluster) if isinstance(cluster, str) else nullcontext(cluster) as connected:
             notes = connected.notes
             limit = workers if workers is not None else connected.slots if seconds is not None else "all"
             with joblib.parallel_config(backend=connected.backend):

@@ -401,17 +401,22 @@ def ray_url():
     command = [sys.executable, "-m", "ray.scripts.scripts"]
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         head, client = one.getsockname()[1], two.getsockname()[1]
-    subprocess.run(
+    # Not `ray stop` at the end, which stops every Ray of this machine: with --block the command is the node.
+    node = subprocess.Popen(
         [
-            *command, "start", "--head", "--node-ip-address=127.0.0.1", "--num-cpus=2", f"--port={head}",
-            f"--ray-client-server-port={client}",
+            *command, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2",
+            f"--port={head}", f"--ray-client-server-port={client}",
             "--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000",
         ],
-        check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    wait_for(f"127.0.0.1:{client}")
-    yield f"ray://127.0.0.1:{client}"
-    subprocess.run([*command, "stop"], check=True, capture_output=True)
+    try:
+        wait_for(f"127.0.0.1:{client}")
+        yield f"ray://127.0.0.1:{client}"
+    finally:
+        node.terminate()
+        node.wait(30)
 
 
 def test_ray_gives_the_same_with_failures_and_deaths(ray_url, tmp_path):

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,16 @@ class ClusterModel:
             spec = replace(spec, source=os.path.abspath(spec.source))
         self._spec, self._address, self._workers = spec, address, workers
         self._tokens = _tokens_here(spec)
-        with connect(address) as cluster:
-            self._slots = cluster.slots if workers is None else min(workers, cluster.slots)
         self.answered: Counter[str] = Counter()
-        self.facts = self._ask_facts()
+        # One connection for all tasks: Ray ends its worker processes, and the model in them, with each.
+        self._open = ExitStack()
+        self._cluster = self._open.enter_context(connect(address))
+        self._slots = self._cluster.slots if workers is None else min(workers, self._cluster.slots)
+        try:
+            self.facts = self._ask_facts()
+        except BaseException:
+            self.close()
+            raise
 
     def _ask_facts(self) -> ModelFacts:
         found: list[dict[str, Any]] = []
@@ -126,6 +133,10 @@ class ClusterModel:
             "write", requests, lambda low, answers: take([(low + i, k, text) for i, k, text in answers])
         )
 
+    def close(self) -> None:
+        """End the connection."""
+        self._open.close()
+
     def _deal(self, what: str, requests: Sequence[Any], take: Callable[[int, list[Any]], None]) -> None:
         tasks = {
             f"requests {part.start} to {part.stop - 1}": {
@@ -167,7 +178,7 @@ class ClusterModel:
             tasks,
             shared=(self._spec.to_dict(),),
             workers=self._workers,
-            cluster=self._address,
+            cluster=self._cluster,
             stage="stretches",
             ended=lambda _, result: ended(result),
         )
@@ -266,9 +277,9 @@ def _loaded(spec: ModelSpec) -> LanguageModel:
         _HELD.clear()
         gc.collect()
         if "torch" in sys.modules:
-            import torch
+            from factorlab.eval.hf.devices import free_memory
 
-            torch.cuda.empty_cache()  # does nothing where there is no GPU
+            free_memory()
         try:
             if spec.engine == "hf":
                 _check_device(spec.device)
@@ -297,13 +308,11 @@ def _check_device(name: str) -> None:
     """
     if name not in ("auto", "cuda"):
         return
-    import torch
+    from factorlab.eval.hf.devices import gpus_seen
 
     cure = "start a worker for each GPU with CUDA_VISIBLE_DEVICES=0, 1, ... (docs/eval_cluster.md)"
-    if torch.cuda.device_count() > 1:
-        raise InputError(
-            f"a worker sees {torch.cuda.device_count()} GPUs, and each would take the first; {cure}"
-        )
+    if gpus_seen() > 1:
+        raise InputError(f"a worker sees {gpus_seen()} GPUs, and each would take the first; {cure}")
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == "" and Path("/proc/driver/nvidia/gpus").is_dir()
     if name == "auto" and hidden:
         raise InputError(f"the GPUs are hidden from a worker; {cure}, or give --device cpu")

@@ -116,7 +116,7 @@ def check_specs(specs: Sequence[ModelSpec], cluster: str | None = None) -> None:
             )
     _needed("torch", "transformers")
     if cluster is None:
-        from factorlab.eval.hf.weights import devices_of
+        from factorlab.eval.hf.devices import devices_of
 
         for device in dict.fromkeys(spec.device for spec in specs if spec.engine == "hf"):
             devices_of(device)
@@ -156,7 +156,7 @@ def open_model(spec: ModelSpec, cluster: str | None = None, workers: int | None 
         return VLLMModel(
             spec.source, dtype=spec.dtype, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
-    from factorlab.eval.hf.weights import devices_of
+    from factorlab.eval.hf.devices import devices_of
 
     devices = devices_of(spec.device)
     if len(devices) > 1:

@@ -253,9 +253,9 @@ def _serve(spec: ModelSpec, device: str, threads: int | None, pipe: Any) -> None
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             if threads is not None:
-                import torch
+                from factorlab.eval.hf.devices import use_threads
 
-                torch.set_num_threads(threads)
+                use_threads(threads)
             model = open_here(spec, device)
         except InputError as error:
             pipe.send(("mistake", 0, str(error)))

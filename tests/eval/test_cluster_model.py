@@ -84,6 +84,10 @@ def one(spec):
     return open_model(spec)
 
 
+def full(batch):
+    raise InputError("answers cannot be written: No space left on device")
+
+
 def test_a_cluster_answers_as_one_process_though_a_worker_is_killed(one, spec, url):
     """A worker dies as soon as it has answered its first stretch: it is at its next one then."""
     model = open_model(spec, cluster=url)
@@ -114,6 +118,10 @@ def test_a_cluster_answers_as_one_process_though_a_worker_is_killed(one, spec, u
         os.kill(killed[0], 0)
     assert written(model, prompts) == written(one, prompts)
     model.score([], take)
+    with pytest.raises(InputError, match="No space left"):
+        model.score(asked, full)
+    assert_same_choices(scored(model, asked), scored(one, asked))
+    model.close()
 
 
 @pytest.mark.parametrize("number", [0, -1])
@@ -152,6 +160,7 @@ def test_a_model_that_is_changed_on_a_worker_does_not_mix_in(spec, dask_url, tmp
         InputError, match=r"worker \S+:\d+ runs 'small' with revision \w+, the first one"
     ) as error:
         model.score(choices(60), answers.extend)
+    model.close()
     assert "put the same model and libraries on all workers" in str(error.value)
     assert not answers
 
@@ -173,18 +182,6 @@ def test_what_a_user_has_to_mend_is_one_line(one, spec, dask_url, tmp_path, monk
     monkeypatch.setattr(ClusterModel, "encode", lambda self, text, bos=True: [1, 2, 3])
     with pytest.raises(InputError, match=r"the tokenizer of '.*' here is another than on worker"):
         ClusterModel(spec, dask_url)
-
-
-def test_a_disk_that_is_full_here_ends_the_asking(one, spec, dask_url):
-    model = ClusterModel(spec, dask_url)
-
-    def full(batch):
-        raise InputError("answers cannot be written: No space left on device")
-
-    with pytest.raises(InputError, match="No space left"):
-        model.score(choices(60), full)
-    asked = choices(20)
-    assert_same_choices(scored(model, asked), scored(one, asked))
 
 
 def test_a_worker_tells_of_gpus_that_would_stay_idle(monkeypatch):

@@ -18,13 +18,12 @@ import torch
 import transformers
 
 from factorlab.errors import InputError
+from factorlab.eval.hf.devices import devices_of, find_device
 from factorlab.eval.hf.model import HFModel
 from factorlab.eval.hf.weights import (
     context_of,
-    devices_of,
     digest_of,
     ends_of,
-    find_device,
     find_dtype,
     load,
     load_tokens,

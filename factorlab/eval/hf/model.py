@@ -17,6 +17,7 @@ from factorlab.eval.hf import weights
 from factorlab.eval.hf.attention import NAME, packed_attention
 from factorlab.eval.hf.budget import CPU_TOKENS, GPU_TOKENS, Budget
 from factorlab.eval.hf.check import Way, find_way
+from factorlab.eval.hf.devices import find_device
 from factorlab.eval.hf.generation import Prompt, write_answers
 from factorlab.eval.hf.head import Head
 from factorlab.eval.hf.plain import score_plain, write_plain
@@ -52,7 +53,7 @@ class HFModel:
     Raises
     ------
     InputError
-        See `factorlab.eval.hf.weights.load`, `find_device`, `find_dtype`.
+        See `factorlab.eval.hf.weights.load`, `find_dtype`, `factorlab.eval.hf.devices.find_device`.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class HFModel:
         trust_remote_code: bool = False,
         plain: bool = False,
     ) -> None:
-        where = weights.find_device(device)
+        where = find_device(device)
         kind = weights.find_dtype(dtype)
         if dtype == "auto" and where.type == "cpu":
             kind = torch.float32  # halves are slower than singles there
@@ -97,7 +98,9 @@ class HFModel:
         halved = self._budget.halved + self._slots.halved
         notes = [self._noted] if self._noted else []
         if halved:
-            notes.append(f"memory ran out {halved} times; batches were made smaller, to {self._budget.tokens} tokens")
+            notes.append(
+                f"memory ran out {halved} times; batches were made smaller, to {self._budget.tokens} tokens"
+            )
         return replace(self._facts, notes=tuple(notes))
 
     def encode(self, text: str, bos: bool = True) -> list[int]:

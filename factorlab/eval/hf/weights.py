@@ -24,34 +24,6 @@ ASIDE = (".md", ".png", ".jpg", ".gitattributes", ".gitignore", ".lock", ".metad
 """Files beside the weights that change no result."""
 
 
-def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is a GPU where there is one.
-
-    Raises
-    ------
-    InputError
-        A device that is not there, or no device at all.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(
-            f"--device '{name}' is no device; give auto, cpu, cuda or cuda:0, cuda:1, ..."
-        ) from None
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError(
-                f"--device '{name}': torch sees no GPU here; leave --device away, or give --device cpu"
-            )
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise InputError(f"--device '{name}': there are {torch.cuda.device_count()} GPUs, counted from 0")
-    elif device.type not in ("cpu", "mps", "xpu"):
-        raise InputError(f"--device '{name}' cannot run a model; give auto, cpu or cuda")
-    return device
-
-
 def find_dtype(name: str) -> torch.dtype | str:
     """The precision of a name, for `from_pretrained`.
 
@@ -170,20 +142,3 @@ def ends_of(model: Any, tokenizer: Any) -> frozenset[int]:
     said = getattr(model.generation_config, "eos_token_id", None)
     several = said if isinstance(said, (list, tuple)) else [said]
     return frozenset(int(t) for t in (*several, tokenizer.eos_token_id) if t is not None)
-
-
-def devices_of(text: str) -> list[str]:
-    """Devices of a list with commas; "auto" and "cuda" are all GPUs, or the CPU.
-
-    Raises
-    ------
-    InputError
-        See `find_device`.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()] or ["auto"]
-    if len(names) > 1:
-        return [str(find_device(name)) for name in names]
-    device = find_device(names[0])
-    if device.type == "cuda" and device.index is None:
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return [str(device)]
