@@ -95,6 +95,8 @@ def eval_verb(
     _check(settings, cluster, workers)
     if out is None and not dry_run:
         raise InputError("there is no --out; name a folder for the records")
+    if out is not None:
+        _check_out(out, specs)
     check_specs(specs, cluster)
     # Its warnings of every try are told once, in the error at the end.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -119,6 +121,17 @@ def _check(settings: Settings, cluster: str | None, workers: int | None) -> None
         raise InputError(f"--workers is {workers}; it must be 1 or more")
     if settings.data_dir is not None and not Path(settings.data_dir).is_dir():
         raise InputError(f"--data-dir '{settings.data_dir}' is no folder")
+
+
+def _check_out(out: Path, specs: Sequence[ModelSpec]) -> None:
+    """A model is named by a digest of its folder, which records inside would change."""
+    for spec in specs:
+        folder = Path(spec.source).resolve()
+        if (folder / "config.json").exists() and out.resolve().is_relative_to(folder):
+            raise InputError(
+                f"--out '{out}' is inside the folder of the model '{spec.name}', which it would change; "
+                "give another folder"
+            )
 
 
 def _evaluate(

@@ -53,7 +53,7 @@ def lines(out: Path) -> dict[str, list[str]]:
     """What names the answers in each journal."""
     told = {}
     for path in (out / "answers").rglob("*.jsonl"):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [json.loads(t) for t in path.read_text().splitlines(True) if t.endswith("\n")]
         told[path.name.split(".")[0]] = [f"{row['k']} {row.get('s')}" for row in rows]
     return told
 
@@ -205,6 +205,7 @@ MISTAKES = [
     (["--batch", "0"], r"--batch '0' is no number of tokens"),
     (["--data-dir", "{broken}/nowhere"], r"--data-dir '.*nowhere' is no folder"),
     (["--protocol", "papr"], r"has no protocol 'papr' \(did you mean 'paper'\?\); it has paper"),
+    (["--out", "{broken}/cut/runs"], r"--out '.*cut/runs' is inside the folder of the model 'cut'"),
     (["--workers", "2"], r"--workers goes with --cluster"),
     (["--cluster", "dask://x:1", "--workers", "0"], r"--workers is 0; it must be 1 or more"),
 ]
@@ -214,6 +215,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line_before_anything_is_done(ladder, broken, tmp_path, arguments, message):
     model = ladder.models[0]
     told = [a.format(broken=broken, model=model, name=model.name) for a in arguments]
+    model = broken / "cut" if "cut/runs" in arguments[-1] else model
     done = run(*evaluated(ladder, "--out", tmp_path / "out", "--limit", 2, *told, models=[model]))
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1
