@@ -8,6 +8,7 @@ model is fitted; those that make a table of logs are in `factorlab.record_verbs`
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -34,6 +35,8 @@ FILE = click.Path(path_type=Path)
 
 STRICT_EXIT = 3
 INTERRUPTED_EXIT = 130
+BROKEN_PIPE_EXIT = 141
+"""What a shell says of a program whose reader has gone."""
 
 
 class Verbs(click.Group):
@@ -47,6 +50,9 @@ class Verbs(click.Group):
                 return super().invoke(ctx)
         except InputError as error:
             raise click.ClickException(" ".join(str(error).split())) from None
+        except BrokenPipeError:  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE_EXIT)
         except OSError as error:
             name = f" '{error.filename}'" if error.filename else ""
             raise click.ClickException(f"cannot read or write{name}: {error.strerror or error}") from None

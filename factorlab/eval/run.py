@@ -274,8 +274,8 @@ def _evaluate_one(
             encode=encode,
             sandbox=sandbox,
             progress=None
-            if progress is None
-            else lambda _, done, total: progress(f"{stage}: scores", done, total),
+            if progress is None or task.scoring != "code"  # only programs take time
+            else lambda _, done, total: progress(f"{stage}: programs", done, total),
         )
         score, se = summarise(instances, scored)
         written = records.write(instances, asked.prompts, scored, all_metrics=settings.all_metrics)

@@ -40,9 +40,13 @@ def find_dtype(name: str) -> torch.dtype | str:
 
 
 def digest_of(folder: Path) -> str:
-    """SHA-256 of the files of a local model (weights, configuration, tokenizer), 40 hexadecimal digits."""
+    """SHA-256 of the files of a local model (weights, configuration, tokenizer), 40 hexadecimal digits.
+
+    Folders below it are left out, but for chat templates: checkpoints of its training are other models.
+    """
     total = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+    own = [*folder.iterdir(), *folder.glob("additional_chat_templates/*")]
+    for file in sorted(p for p in own if p.is_file()):
         name = file.relative_to(folder).as_posix()
         if name.startswith(".") or name.endswith(ASIDE):
             continue
