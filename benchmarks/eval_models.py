@@ -102,7 +102,7 @@ def choice_questions(count: int, shots: int, seed: int, *, letters: bool) -> lis
 def prompts(count: int, shots: int, seed: int) -> list[str]:
     """Prompts after fixed worked examples."""
     writer = Writer(seed)
-    worked = "".join(
-        f"Question: {writer.text(40)}?\nAnswer: {writer.text(30)}\n\n" for _ in range(shots)
-    )
-    return [f"{worked}Question: {writer.text(int(writer.rng.integers(20, 45)))}?\nAnswer:" for _ in range(count)]
+    worked = "".join(f"Question: {writer.text(40)}?\nAnswer: {writer.text(30)}\n\n" for _ in range(shots))
+    return [
+        f"{worked}Question: {writer.text(int(writer.rng.integers(20, 45)))}?\nAnswer:" for _ in range(count)
+    ]

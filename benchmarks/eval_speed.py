@@ -120,17 +120,20 @@ def floor_seconds(model: Path, job: dict[str, Any], found: Any) -> dict[str, flo
     tokenizer = AutoTokenizer.from_pretrained(model)
     texts = material(job)
 
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def count(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(encode(text))
 
     tokens, read, seen = 0, 0, 0.0
     contexts = [q["context"] if job["kind"] == "choices" else q for q in texts]
-    common = os.path.commonprefix(contexts)
-    shared = count(common)
+    encoded = [encode(context) for context in contexts]
+    shared = len(os.path.commonprefix(encoded))
     tokens += shared
     seen += shared**2 / 2
-    for i, context in enumerate(contexts):
-        own = count(context) - shared
+    for i, context in enumerate(encoded):
+        own = len(context) - shared
         tokens += own
         seen += own * shared + own**2 / 2
         if job["kind"] == "choices":
@@ -157,17 +160,29 @@ def floor_seconds(model: Path, job: dict[str, Any], found: Any) -> dict[str, flo
             a @ b
         rates.append(40 * 2.0 * 1024 * HIDDEN * INNER / (time.process_time() - began))
     rate = float(np.median(rates))
-    return {"seconds": flops / rate, "gflops": flops / 1e9, "gflops_per_cpu_second": rate / 1e9, "tokens": tokens}
+    return {
+        "seconds": flops / rate,
+        "gflops": flops / 1e9,
+        "gflops_per_cpu_second": rate / 1e9,
+        "tokens": tokens,
+    }
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON to write.")
-@click.option("--repeats", default=3, show_default=True, help="Runs of factorlab; of lm-eval at its best batch size: two.")
+@click.option(
+    "--repeats",
+    default=3,
+    show_default=True,
+    help="Runs of factorlab; of lm-eval at its best batch size: two.",
+)
 @click.option("--threads", default=1, show_default=True, help="Threads of both.")
 @click.option("--jobs", default="all", help="Names of jobs, separated by commas.")
 @click.option("--peer/--no-peer", default=True, help="Run lm-eval, too.")
 @click.option("--scale", default=1.0, help="Share of the questions.")
-@click.option("--one", hidden=True, nargs=3, default=None, help="Runner, job, batch: one measurement, in this process.")
+@click.option(
+    "--one", hidden=True, nargs=3, default=None, help="Runner, job, batch: one measurement, in this process."
+)
 @click.option("--model", type=click.Path(path_type=Path), hidden=True)
 def main(
     out: Path, repeats: int, threads: int, jobs: str, peer: bool, scale: float,
@@ -188,12 +203,20 @@ def main(
             for turn in range(repeats):
                 rows.append(measure(folder, "factorlab", name, "auto", threads, scale, turn, answers))
             if peer:
-                tried = {b: measure(folder, "lm-eval", name, str(b), threads, scale, 0, answers) for b in BATCHES}
+                tried = {
+                    b: measure(folder, "lm-eval", name, str(b), threads, scale, 0, answers) for b in BATCHES
+                }
                 best = min(tried, key=lambda b: tried[b]["cpu_seconds"])
                 rows += list(tried.values())
                 rows.append(measure(folder, "lm-eval", name, str(best), threads, scale, 1, answers))
                 rows.append({"job": name, "runner": "agreement", **agreement(answers)})
-            rows.append({"job": name, "runner": "floor", **measure(folder, "floor", name, "0", threads, scale, 0, answers)})
+            rows.append(
+                {
+                    "job": name,
+                    "runner": "floor",
+                    **measure(folder, "floor", name, "0", threads, scale, 0, answers),
+                }
+            )
             content = {"rows": rows, "goals": judge(rows), "machine": machine(threads)}
             partial = out.with_name(f".{out.name}.partial")
             partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -217,7 +240,14 @@ def measure_here(one: tuple[str, str, str], model: Path, out: Path, threads: int
 
 
 def measure(
-    model: Path, runner: str, job: str, batch: str, threads: int, scale: float, turn: int, answers: dict[str, Any]
+    model: Path,
+    runner: str,
+    job: str,
+    batch: str,
+    threads: int,
+    scale: float,
+    turn: int,
+    answers: dict[str, Any],
 ) -> dict[str, Any]:
     """One measurement, in a process of its own."""
     result = model.parent / "result.json"
@@ -227,14 +257,20 @@ def measure(
         sys.executable, __file__, "--one", runner, job, batch, "--model", str(model), "--out", str(result),
         "--threads", str(threads), "--scale", str(scale),
     ]  # fmt: skip
-    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    limits = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     subprocess.run(command, check=True, env={**os.environ, **limits, "HF_HUB_OFFLINE": "1"})
     found = json.loads(result.read_text())
     if runner == "floor":
         click.echo(f"{job}, floor: {found['seconds']:.2f} CPU s")
         return found
     answers[runner] = found.pop("answers")
-    click.echo(f"{job}, {runner} (batch {batch}): {found['cpu_seconds']:.2f} CPU s, {found['wall_seconds']:.2f} s")
+    click.echo(
+        f"{job}, {runner} (batch {batch}): {found['cpu_seconds']:.2f} CPU s, {found['wall_seconds']:.2f} s"
+    )
     return {"job": job, "runner": runner, "batch": batch, "turn": turn, **found}
 
 
