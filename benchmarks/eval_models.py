@@ -53,7 +53,9 @@ def build(folder: Path, seed: int = 0) -> Path:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((writer.text(200) for _ in range(2000)), trainer)
+    # The words of the questions are there, too, so that " A" is one token as in any real vocabulary.
+    frame = "\n\nQuestion: ?\nA. \nB. \nC. \nD. \nAnswer: A B C D"
+    tokenizer.train_from_iterator((writer.text(200) + frame * 5 for _ in range(2000)), trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>")
     fast.save_pretrained(folder)
     torch.manual_seed(seed)

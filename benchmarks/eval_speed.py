@@ -2,8 +2,8 @@
 
 Both score the same texts with the same model in fp32, each in a process of its own with the same number of
 threads; the CPU seconds of scoring alone are compared (no start, no loading). lm-eval is given the batch size
-that is best for it, of those tried. The floor is what the arithmetic alone would take at the speed of the model's own largest
-matrix product: every token once, attention over what each token sees, the output head where scores are read.
+that is best for it, of those tried. The floor is what the arithmetic alone would take at the speed of the
+model's own largest matrix product: every token once, attention over what each token sees, the output head where scores are read.
 Run from the root, in an environment with factorlab[eval] and lm_eval:
 
     python benchmarks/eval_speed.py --out eval_speed.json
@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 import numpy as np
-from eval_models import HEADS, HIDDEN, INNER, LAYERS, VOCABULARY, build, choice_questions, prompts
+from eval_models import HIDDEN, INNER, LAYERS, VOCABULARY, build, choice_questions, prompts
 
 STOPS = ["\n", "ka", "mo"]
 """Early stops: parts of made-up words, which come soon."""
@@ -33,9 +33,6 @@ JOBS = {
     "generation": {"questions": 100, "shots": 5, "kind": "text", "new": 64, "stops": []},
     "generation, early stops": {"questions": 100, "shots": 5, "kind": "text", "new": 64, "stops": STOPS},
 }
-
-BATCHES = (1, 8, 32)
-"""Batch sizes that lm-eval is tried with."""
 
 GOALS = {  # ratio to lm-eval at least; to the floor at most
     "multiple choice": (12.0, 1.5),
@@ -129,7 +126,7 @@ def floor_seconds(model: Path, job: dict[str, Any], found: Any) -> dict[str, flo
     tokens, read, seen = 0, 0, 0.0
     contexts = [q["context"] if job["kind"] == "choices" else q for q in texts]
     encoded = [encode(context) for context in contexts]
-    shared = len(os.path.commonprefix(encoded))
+    shared = next((i for i, column in enumerate(zip(*encoded, strict=False)) if len(set(column)) > 1), 0)
     tokens += shared
     seen += shared**2 / 2
     for i, context in enumerate(encoded):
@@ -179,13 +176,16 @@ def floor_seconds(model: Path, job: dict[str, Any], found: Any) -> dict[str, flo
 @click.option("--threads", default=1, show_default=True, help="Threads of both.")
 @click.option("--jobs", default="all", help="Names of jobs, separated by commas.")
 @click.option("--peer/--no-peer", default=True, help="Run lm-eval, too.")
+@click.option(
+    "--batches", default="1,8,32", show_default=True, help="Batch sizes that lm-eval is tried with."
+)
 @click.option("--scale", default=1.0, help="Share of the questions.")
 @click.option(
     "--one", hidden=True, nargs=3, default=None, help="Runner, job, batch: one measurement, in this process."
 )
 @click.option("--model", type=click.Path(path_type=Path), hidden=True)
 def main(
-    out: Path, repeats: int, threads: int, jobs: str, peer: bool, scale: float,
+    out: Path, repeats: int, threads: int, jobs: str, peer: bool, batches: str, scale: float,
     one: tuple[str, str, str] | None, model: Path | None,
 ) -> None:  # fmt: skip
     """Run the study and write rows and goals."""
@@ -204,11 +204,12 @@ def main(
                 rows.append(measure(folder, "factorlab", name, "auto", threads, scale, turn, answers))
             if peer:
                 tried = {
-                    b: measure(folder, "lm-eval", name, str(b), threads, scale, 0, answers) for b in BATCHES
+                    b: measure(folder, "lm-eval", name, b, threads, scale, 0, answers)
+                    for b in batches.split(",")
                 }
                 best = min(tried, key=lambda b: tried[b]["cpu_seconds"])
                 rows += list(tried.values())
-                rows.append(measure(folder, "lm-eval", name, str(best), threads, scale, 1, answers))
+                rows.append(measure(folder, "lm-eval", name, best, threads, scale, 1, answers))
                 rows.append({"job": name, "runner": "agreement", **agreement(answers)})
             rows.append(
                 {
