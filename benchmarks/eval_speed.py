@@ -3,7 +3,8 @@
 Both score the same texts with the same model in fp32, each in a process of its own with the same number of
 threads; the CPU seconds of scoring alone are compared (no start, no loading). lm-eval is given the batch size
 that is best for it, of those tried. The floor is what the arithmetic alone would take at the speed of the
-model's own largest matrix product: every token once, attention over what each token sees, the output head where scores are read.
+model's own largest matrix product: every token once, attention over what each token sees, the output head where
+scores are read.
 Run from the root, in an environment with factorlab[eval] and lm_eval:
 
     python benchmarks/eval_speed.py --out eval_speed.json
