@@ -37,7 +37,15 @@ class Writer:
         return " ".join(self.rng.choice(self.words, count, p=self.weight))
 
 
-def build(folder: Path, seed: int = 0) -> Path:
+def build(
+    folder: Path,
+    seed: int = 0,
+    *,
+    hidden_size: int = HIDDEN,
+    intermediate_size: int = INNER,
+    num_hidden_layers: int = LAYERS,
+    num_attention_heads: int = HEADS,
+) -> Path:
     """A Llama of about 15.7 million parameters with random weights, and a byte-level BPE tokenizer trained here."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -61,11 +69,11 @@ def build(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=INNER,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=HEADS,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        num_key_value_heads=num_attention_heads,
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         eos_token_id=0,

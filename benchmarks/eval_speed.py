@@ -50,13 +50,15 @@ def material(job: dict[str, Any]) -> Any:
     return prompts(job["questions"], job["shots"], 2)
 
 
-def run_factorlab(model: Path, job: dict[str, Any], batch: str) -> tuple[float, float, Any]:
+def run_factorlab(
+    model: Path, job: dict[str, Any], batch: str, device: str = "cpu", dtype: str = "fp32"
+) -> tuple[float, float, Any]:
     """CPU seconds, wall seconds, and what was found."""
     from factorlab.eval.hf.model import HFModel
     from factorlab.eval.instance import Decoding
     from factorlab.eval.language_model import ChoiceRequest, TextRequest
 
-    loaded = HFModel(str(model), dtype="fp32", device="cpu", batch=batch)
+    loaded = HFModel(str(model), dtype=dtype, device=device, batch=batch)
     texts = material(job)
     found: dict[int, Any] = {}
     if job["kind"] == "choices":
@@ -80,12 +82,16 @@ def run_factorlab(model: Path, job: dict[str, Any], batch: str) -> tuple[float, 
     return cpu, wall, [found[i] for i in range(len(texts))]
 
 
-def run_lm_eval(model: Path, job: dict[str, Any], batch: str) -> tuple[float, float, Any]:
+def run_lm_eval(
+    model: Path, job: dict[str, Any], batch: str, device: str = "cpu", dtype: str = "fp32"
+) -> tuple[float, float, Any]:
     """The same of lm-eval's own model class."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    loaded = HFLM(pretrained=str(model), device="cpu", dtype="float32", batch_size=int(batch))
+    precision = {"fp32": "float32", "bf16": "bfloat16"}[dtype]
+    size = "auto" if batch == "auto" else int(batch)
+    loaded = HFLM(pretrained=str(model), device=device, dtype=precision, batch_size=size)
     texts = material(job)
     if job["kind"] == "choices":
         asked = [
