@@ -204,7 +204,7 @@ def _opener(open_model: Any, spec: ModelSpec, cluster: str | None, workers: int 
 def _rehearse(
     specs: list[ModelSpec], tasks: list[Task], settings: Settings, cluster: str | None, workers: int | None
 ) -> None:
-    from factorlab.eval.model_spec import open_model
+    from factorlab.eval.model_spec import forget, open_model
     from factorlab.eval.rehearsal import rehearse
 
     total, done, failures = 0.0, 0, {}
@@ -228,6 +228,8 @@ def _rehearse(
         close = getattr(model, "close", None)
         if close is not None:
             close()
+        del model
+        forget()
     if done:
         click.echo(f"All together: about {duration(total)}. Nothing was written.")
     _fail(failures, done, "would fail")

@@ -294,7 +294,7 @@ def _gaps(table: ScoreTable) -> list[str]:
             gaps.append(f"{who} {column} ({use}){names}.")
     if not table.languages:
         gaps.append("No tokens_b_<language> column: budgets are unknown for every model.")
-    facts = ("language", "metric", "chance", "max", "n_instances")
+    facts: tuple[str, ...] = ("language", "metric", "chance", "max", "n_instances")
     if np.isfinite(table.data["n_instances"].values).any():
         facts = facts[:-1]  # every score has its own
     everywhere = [column for column in facts if benchmarks[column].isna().all()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from factorlab.errors import InputError
@@ -54,7 +54,7 @@ def ask(task: Task, instances: Sequence[Instance], model: LanguageModel, *, chat
     Raises
     ------
     InputError
-        `chat` with a model that has no template.
+        `chat` with a model that has no template; a context with no room for a prompt beside the answer.
     """
     requests: list[Request] = []
     prompts: list[str] = []
@@ -70,7 +70,7 @@ def ask(task: Task, instances: Sequence[Instance], model: LanguageModel, *, chat
             truncated.append(instance.instance_id)
         prompts.append(texts[0])
         requests.append(_request(task, instance, texts, bos))
-        if len(begins) < LOOKED_AT:
+        if len(prompts) <= LOOKED_AT:
             count = model.begin_of_text(model.encode(texts[0], bos))
             begins += [] if count is None else [count]
     fit = PromptFit(len(instances), dropped, tuple(truncated), tuple(begins), task.prompt.bos)
@@ -98,6 +98,14 @@ class _Fitter:
 
     def __init__(self, task: Task, model: LanguageModel, chat: bool) -> None:
         self._task, self._model, self._chat = task, model, chat
+        self._context = model.facts.context
+        self._lengths: dict[str, int] = {}
+        most = task.decoding.max_new_tokens if task.scoring != "choices" else None
+        if most is not None and most >= self._context:
+            raise InputError(
+                f"the model takes {self._context} tokens, too few for answers of {most} to {task.benchmark}; leave "
+                "this task away, or copy its file with fewer max_new_tokens"
+            )
 
     def fit(self, instance: Instance) -> tuple[tuple[str, ...], int, bool, bool]:
         """Texts of the prompts, examples kept, whether they fit, and whether special tokens are added."""
@@ -115,7 +123,7 @@ class _Fitter:
             keep -= 1
 
     def _fits(self, texts: tuple[str, ...], instance: Instance, bos: bool) -> bool:
-        room = self._model.facts.context - self._answer_room(instance)
+        room = self._context - self._answer_room(instance)
         for text in texts:
             # A token has at least one byte, so that a short text needs no counting.
             if (
@@ -129,7 +137,9 @@ class _Fitter:
         """Tokens that the answer needs."""
         if self._task.scoring == "choices":
             longest = max(instance.choices, key=len)
-            return len(self._model.encode(longest, False)) - 1
+            if longest not in self._lengths:
+                self._lengths[longest] = len(self._model.encode(longest, False)) - 1
+            return self._lengths[longest]
         decoding = self._task.decoding
         return decoding.max_new_tokens or (1 if decoding.max_length else 256)
 
@@ -202,9 +212,11 @@ def _write(
     told: Callable[[int], None],
 ) -> None:
     """Ask for the texts that are not there; of an instance with samples missing, for those alone."""
-    missing = [
-        i for key, i in _first(keys).items() if any((key, s) not in journal.texts for s in range(samples))
-    ]
+    lacking = {
+        i: tuple(s for s in range(samples) if (key, s) not in journal.texts)
+        for key, i in _first(keys).items()
+    }
+    missing = [i for i, numbers in lacking.items() if numbers]
 
     def take(answers: Any) -> None:
         new = [
@@ -215,7 +227,7 @@ def _write(
         _kept(journal.add_texts, new)
         told(len(new))
 
-    model.write([asked.requests[i] for i in missing], take)  # type: ignore[misc]
+    model.write([replace(asked.requests[i], only=lacking[i]) for i in missing], take)  # type: ignore[arg-type, misc]
 
 
 def _kept(add: Callable[[Any], None], lines: Any) -> None:

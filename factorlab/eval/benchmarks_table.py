@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -34,12 +36,15 @@ def benchmarks_table(tasks: Sequence[Task]) -> pd.DataFrame:
 
 def write_benchmarks(tasks: Sequence[Task], folder: Path) -> None:
     """Write ``benchmarks.csv``; rows that a table there has already stay as they are."""
-    own = benchmarks_table(tasks)
     file = folder / "benchmarks.csv"
-    if file.exists():
-        earlier = read_frame(file)
-        own = own[~own["benchmark"].isin(earlier["benchmark"])]
-        if own.empty:
-            return
-        own = pd.concat([earlier, own.reindex(columns=earlier.columns)], ignore_index=True)
-    write_atomically(file, lambda name: own.to_csv(name, index=False))
+    with open(folder / ".benchmarks.lock", "w") as lock:  # another run may add its rows at the same time
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        own = benchmarks_table(tasks)
+        if file.exists():
+            earlier = read_frame(file)
+            own = own[~own["benchmark"].isin(earlier["benchmark"])]
+            if own.empty:
+                return
+            own = pd.concat([earlier, own.reindex(columns=earlier.columns)], ignore_index=True)
+        write_atomically(file, lambda name: own.to_csv(name, index=False))

@@ -158,6 +158,9 @@ class ClusterModel:
     def _check_same(self, result: Mapping[str, Any]) -> None:
         """Refuse what another version of the model, or of the libraries, has answered."""
         told, known = result["facts"], self.facts
+        new = [note for note in told.get("notes", ()) if note not in known.notes]
+        if new:  # a worker had to take the plain way, or ran out of memory
+            self.facts = known = replace(known, notes=(*known.notes, *new))
         for key in ("revision", "engine", "dtype", "context", "versions"):
             if told[key] != getattr(known, key):
                 raise InputError(
@@ -254,7 +257,7 @@ def _choice_request(fields: Mapping[str, Any]) -> ChoiceRequest:
 
 def _text_request(fields: Mapping[str, Any]) -> TextRequest:
     decoding = Decoding(**{**fields["decoding"], "stops": tuple(fields["decoding"]["stops"])})
-    return TextRequest(fields["prompt"], decoding, fields["key"], fields["bos"])
+    return TextRequest(fields["prompt"], decoding, fields["key"], fields["bos"], tuple(fields["only"]))
 
 
 def _about(model: LanguageModel) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def text_findings(texts: Sequence[str]) -> list[str]:
     empty = sum(not text.strip() for text in texts)
     newline = sum(text.startswith(("\n", "\r")) for text in texts)
     if empty / n >= LEAST:
-        found.append(f"{empty} of {n} answers are empty")
+        found.append(f"{empty} of {n} answers are empty, or begin with what ends them (a newline, often)")
     if newline / n >= LEAST:
         found.append(
             f"{newline} of {n} answers begin with a newline; where leading whitespace costs the answer, that is what "

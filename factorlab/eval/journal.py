@@ -92,11 +92,13 @@ class Journal:
             ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise InputError(
                 f"'{self.path}' is being written by another run; wait for it, or give another --out"
             ) from None
+        except OSError:
+            pass  # a file system without locks: two runs of one model and task there are the user's to avoid
         self._read()
         return self
 

@@ -43,12 +43,15 @@ class TextRequest:
         Decides the random numbers of sampling, with the decoding's seed: the same request is answered the
         same, whatever it is answered beside.
     bos : bool
+    only : tuple of int
+        Numbers of the samples that are wanted; empty for all. The others are the same without them.
     """
 
     prompt: str
     decoding: Decoding
     key: int = 0
     bos: bool = True
+    only: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -164,6 +166,15 @@ def open_model(spec: ModelSpec, cluster: str | None = None, workers: int | None 
 
         return Replicas(spec, devices)
     return open_here(spec, devices[0])
+
+
+def forget() -> None:
+    """Give back the memory of a model that nobody holds any more, before another one is loaded."""
+    gc.collect()
+    if "torch" in sys.modules:
+        from factorlab.eval.hf.devices import free_memory
+
+        free_memory()
 
 
 def open_here(spec: ModelSpec, device: str) -> LanguageModel:

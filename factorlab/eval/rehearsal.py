@@ -14,6 +14,7 @@ from factorlab.eval.instance import Instance
 from factorlab.eval.language_model import LanguageModel, TextRequest
 from factorlab.eval.prompts import build_instances
 from factorlab.eval.run import Settings
+from factorlab.eval.sandbox import Sandbox
 from factorlab.eval.task import Task
 
 SAMPLE = 32
@@ -79,6 +80,8 @@ def rehearse(name: str, model: LanguageModel, task: Task, settings: Settings) ->
     InputError
         As `factorlab.eval.run.evaluate` would tell it.
     """
+    if task.scoring == "code":
+        Sandbox.find(unsafe=settings.unsafe_code)
     questions = build_instances(task, settings.data_dir, settings.limit, settings.seed)
     instances = questions.instances
     asked = ask(task, instances, model, chat=settings.chat)
@@ -127,7 +130,8 @@ def _try(
     pace = (time.monotonic() - began) / len(sample)
     lengths = [len(model.encode(text, False)) for text in texts.values()]
     decoding = task.decoding
-    most = decoding.max_new_tokens or 256
+    prompts = float(np.mean([len(model.encode(request.prompt, request.bos)) for request in short]))
+    most = float(decoding.max_new_tokens or 0) or max(1.0, (decoding.max_length or prompts + 256) - prompts)
     # Answers that were cut short here go on; those that ended by themselves did not need more.
     cut = float(np.mean([length >= MOST_NEW - 1 for length in lengths]))
     longer = 1 + cut * max(0, most / MOST_NEW - 1)

@@ -137,7 +137,7 @@ class Replicas:
 
     def write(self, requests: Sequence[TextRequest], take: TakeTexts) -> None:
         """Texts, handed on as they come from any copy."""
-        wanted = [[(i, k) for k in range(r.decoding.samples)] for i, r in enumerate(requests)]
+        wanted = [[(i, k) for k in r.only or range(r.decoding.samples)] for i, r in enumerate(requests)]
         self._deal("write", requests, wanted, take)
 
     def _deal(
@@ -170,6 +170,8 @@ class Replicas:
                         taken.update(answer[:-1] for answer in new)
                         if new:
                             take(new)
+                    elif kind == "done":
+                        self._note(content or ())
                     else:
                         _raise_for(kind, copy, content)
                 if waiting:
@@ -202,6 +204,12 @@ class Replicas:
                 copy.job = 0
             out.append((copy, kind, job, content))
         return out
+
+    def _note(self, told: Sequence[str]) -> None:
+        """Keep what a copy has to say: that it took the plain way, or that memory ran out."""
+        new = [note for note in told if note not in self.facts.notes]
+        if new:
+            self.facts = replace(self.facts, notes=(*self.facts.notes, *new))
 
     def _bury(self, copy: _Copy) -> str:
         """Do without a copy from now on; what has become of it."""
@@ -285,7 +293,7 @@ def _answer(model: LanguageModel, pipe: Any, job: int, what: str, requests: Sequ
     except Exception as error:
         pipe.send(("failed", job, _told(error)))
     else:
-        pipe.send(("done", job, None))
+        pipe.send(("done", job, model.facts.notes))
 
 
 def _told(error: Exception) -> tuple[str, str]:

@@ -7,6 +7,7 @@ not written again.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import traceback
@@ -25,11 +26,13 @@ from factorlab.eval.findings import prompt_findings, score_findings, text_findin
 from factorlab.eval.instance import Instance, TextAnswer
 from factorlab.eval.journal import Journal, journal_path
 from factorlab.eval.language_model import LanguageModel, describe
+from factorlab.eval.model_spec import forget
 from factorlab.eval.prompts import Questions, build_instances
 from factorlab.eval.run_report import RunReport
 from factorlab.eval.sandbox import Sandbox
 from factorlab.eval.task import Task
 from factorlab.eval.task_records import TaskRecords, summarise
+from factorlab.tabular import write_atomically
 
 Progress = Callable[[str, int, int], None]
 Opener = Callable[[], LanguageModel]
@@ -210,6 +213,7 @@ def evaluate(
         if close is not None:
             close()
         del model
+        forget()
     return Evaluation(tuple(results), failures, folder / "records", report.path, tuple(notes))
 
 
@@ -292,11 +296,22 @@ def _evaluate_one(
         "n_documents": questions.n_documents,
         "n_held_out": questions.n_held_out,
         "notes": list(questions.notes),
-        "dropped_shots": asked.fit.dropped_shots,
-        "truncated": list(asked.fit.truncated),
+        "dropped_shots": len(asked.fit.dropped_shots),
+        "truncated": len(asked.fit.truncated),
+        "which": _write_fit(asked, path, folder),
         "sandbox": sandbox.backend if sandbox else None,
     }
     return result, about
+
+
+def _write_fit(asked: Asked, journal: Path, folder: Path) -> str | None:
+    """Which prompts lost worked examples or their beginning, in a file beside the journal; None where none did."""
+    if not asked.fit.dropped_shots and not asked.fit.truncated:
+        return None
+    target = journal.with_suffix(".fit.json")
+    content = {"dropped_shots": asked.fit.dropped_shots, "truncated": list(asked.fit.truncated)}
+    write_atomically(target, lambda name: Path(name).write_text(json.dumps(content) + "\n", encoding="utf-8"))
+    return str(target.relative_to(folder))
 
 
 def _findings(

@@ -11,6 +11,7 @@ from typing import Any
 
 from factorlab.errors import InputError
 from factorlab.eval.keys import like, shown
+from factorlab.eval.words import needed
 
 TASKS = Path(__file__).with_name("tasks")
 """The shipped task files."""
@@ -94,7 +95,10 @@ def _unknown(text: str) -> InputError:
 
 def read_yaml(path: Path, file: str) -> dict[str, Any]:
     """A YAML file that is a mapping; a key that is there twice is an error."""
-    import yaml
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise needed("pyyaml", "reading task files") from None
 
     class Strict(yaml.SafeLoader):
         pass

@@ -64,7 +64,9 @@ def test_truncation_is_told_where_not_even_the_question_fits(make):
     asked = ask(task, instances, small(8 + 1 + 4))
     assert set(asked.fit.truncated) == {i.instance_id for i in instances if len(i.queries[0]) == 5}
     assert set(asked.fit.dropped_shots.values()) == {2}
-    assert len(ask(task, instances, small(4)).fit.truncated) == 12
+    assert len(ask(task, instances, small(8 + 1)).fit.truncated) == 12
+    with pytest.raises(InputError, match="the model takes 4 tokens, too few for answers of 8 to Sums"):
+        ask(task, instances, small(4))
 
 
 def test_the_longest_choice_has_room(make):

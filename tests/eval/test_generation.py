@@ -169,7 +169,7 @@ def test_greedy_text_of_the_plain_way_is_that_of_whole_passes(kind):
     model = tiny.tiny(kind)
     expected = one_by_one(model, prompts())
     for slots in (2**20, 200):
-        assert collected(write_plain(model, torch.device("cpu"), prompts(), ENDS, Budget(slots))) == expected
+        assert collected(write_plain(model, Head(model), prompts(), ENDS, Budget(slots))) == expected
 
 
 @pytest.mark.parametrize("kind", ["llama, grouped queries", "gpt2"])
@@ -204,7 +204,7 @@ def test_text_is_over_at_its_stop(way, ready, greedy):
     if way == "packed":
         found = write_answers(model, head, asked, ENDS, Budget(100), Budget(5 * 64))
     else:
-        found = write_plain(own, torch.device("cpu"), asked, ENDS, Budget(300))
+        found = write_plain(own, Head(own), asked, ENDS, Budget(300))
     assert collected(found) == expected
 
 
@@ -230,7 +230,7 @@ def test_sampled_text_does_not_depend_on_what_is_written_beside_it(kind, ready):
     assert len({tuple(answer) for answer in expected.values()}) > len(asked)
     for budget, slots in ((2**20, 2**20), (60, 4 * 64), (1, 1)):
         assert collected(write_answers(model, head, asked, ENDS, Budget(budget), Budget(slots))) == expected
-    assert collected(write_plain(own, torch.device("cpu"), asked, ENDS, Budget(400))) == expected
+    assert collected(write_plain(own, Head(own), asked, ENDS, Budget(400))) == expected
     order = np.random.default_rng(1).permutation(len(asked))
     found = collected(write_answers(model, head, [asked[i] for i in order], ENDS, Budget(99), Budget(320)))
     assert {(int(order[i]), sample): answer for (i, sample), answer in found.items()} == expected
@@ -330,7 +330,7 @@ def test_memory_that_is_too_small_for_one_row_is_one_clear_line(way, ready, monk
     found = (
         write_answers(model, head, prompts(), ENDS, Budget(100), Budget(500))
         if way == "packed"
-        else write_plain(own, torch.device("cpu"), prompts(), ENDS, Budget(500))
+        else write_plain(own, Head(own), prompts(), ENDS, Budget(500))
     )
     with pytest.raises(InputError, match="a single text does not fit into the device's memory"):
         collected(found)
@@ -338,11 +338,11 @@ def test_memory_that_is_too_small_for_one_row_is_one_clear_line(way, ready, monk
 
 def test_the_plain_way_halves_too(ready, monkeypatch):
     own, _, _ = ready("llama, grouped queries")
-    device, asked = torch.device("cpu"), prompts(**SAMPLED)
-    expected = collected(write_plain(own, device, asked, ENDS, Budget(10**6)))
+    asked = prompts(**SAMPLED)
+    expected = collected(write_plain(own, Head(own), asked, ENDS, Budget(10**6)))
     limited(monkeypatch, own, lambda call, tokens: tokens > 110)
     slots = Budget(10**6)
-    assert collected(write_plain(own, device, asked, ENDS, slots)) == expected
+    assert collected(write_plain(own, Head(own), asked, ENDS, slots)) == expected
     assert slots.halved >= 1
 
 

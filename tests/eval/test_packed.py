@@ -187,7 +187,7 @@ def test_what_cannot_be_packed_is_found_out_and_right_the_plain_way(kind, why):
     assert not way.packed
     assert re.fullmatch(why, way.why)
     for budget in (TINY, 1000):
-        found = collected(score_plain(model, head.device, ITEMS, Budget(budget)), len(ITEMS))
+        found = collected(score_plain(model, head, ITEMS, Budget(budget)), len(ITEMS))
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_packed_is_found_out_and_right_the_plain_way(kind, why):
 def test_the_plain_way_gives_the_same_of_models_that_can_be_packed(kind, ready):
     it = ready(kind)
     own = copy_as_it_was(it.model)
-    found = collected(score_plain(own, it.head.device, ITEMS, Budget(600)), len(ITEMS))
+    found = collected(score_plain(own, Head(own), ITEMS, Budget(600)), len(ITEMS))
     np.testing.assert_allclose(found, it.expected, rtol=0, atol=1e-4)
 
 

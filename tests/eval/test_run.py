@@ -290,8 +290,9 @@ def test_the_report_has_the_provenance_of_every_result(run, tmp_path):
     assert (result["n_documents"], result["n_held_out"], result["records_written"]) == (12, 0, 11)
     assert (tmp_path / "out" / result["journal"]).is_file()
     last = build_instances(task, tmp_path / "data", 11).instances[10]
-    assert result["dropped_shots"] == {last.instance_id: 1}
-    assert result["truncated"] == []
+    assert (result["dropped_shots"], result["truncated"]) == (1, 0)
+    which = json.loads((tmp_path / "out" / result["which"]).read_text())
+    assert which == {"dropped_shots": {last.instance_id: 1}, "truncated": []}
     told = " ".join(result["findings"])
     for text in (
         "1 of 11 prompts lost",

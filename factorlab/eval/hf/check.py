@@ -41,11 +41,14 @@ class Way:
         With fused kernels of attention.
     why : str
         Empty, or why the packed way is not taken.
+    narrow : bool
+        In the plain way: the output head may be given only the tokens whose probabilities are read.
     """
 
     packed: bool
     fused: bool
     why: str
+    narrow: bool = False
 
 
 def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) -> Way:
@@ -95,7 +98,18 @@ def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) 
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         why = f"its attention cannot be exchanged ({' '.join(str(error).split())[:120]})"
     model.set_attn_implementation(own)  # type: ignore[operator]
-    return Way(False, False, why)
+    return Way(False, False, why, _narrow(model, head, items[0], expected[0], tolerance))
+
+
+def _narrow(
+    model: torch.nn.Module, head: Head, item: list[Item], expected: np.ndarray, tolerance: float
+) -> bool:
+    """Whether the head gives the same where it sees chosen tokens only."""
+    try:
+        found = _plain(model, head, item, narrow=True)
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False
+    return bool(np.abs(found - expected).max() <= tolerance)
 
 
 def _texts(vocabulary: int, lengths: tuple[int, int], choices: int, seed: int) -> list[Item]:
@@ -114,10 +128,12 @@ def _texts(vocabulary: int, lengths: tuple[int, int], choices: int, seed: int) -
     return items
 
 
-def _plain(model: torch.nn.Module, head: Head, items: list[Item]) -> np.ndarray:
+def _plain(model: torch.nn.Module, head: Head, items: list[Item], *, narrow: bool = False) -> np.ndarray:
     # One text at a time: nothing is padded, so that this is what the model says.
     alone: list[Item] = [[choice] for item in items for choice in item]
-    found = dict(pair for batch in score_plain(model, head.device, alone, Budget(1)) for pair in batch)
+    found = dict(
+        pair for batch in score_plain(model, head, alone, Budget(1), narrow=narrow) for pair in batch
+    )
     return np.concatenate([found[i] for i in sorted(found)])
 
 

@@ -40,6 +40,8 @@ class Prompt:
         Numbers in [0, 1) that decide the sampled tokens; none for the most probable token.
     temperature, top_p : float
     stops : StopFinder
+    ends : frozenset of int
+        Tokens that end this answer, beside those that end any text: stops that are tokens of their own.
     """
 
     tokens: np.ndarray
@@ -48,6 +50,7 @@ class Prompt:
     stops: StopFinder
     temperature: float = 0.0
     top_p: float = 1.0
+    ends: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -161,7 +164,8 @@ class _Desk:
         names = list(dict.fromkeys(prompt for prompt, _ in taken))
         own = {i: self.prompts[i].tokens[self.offset :] for i in names}
         names = names[: self.budget.take([len(own[i]) for i in names])]
-        taken = [(i, sample) for i, sample in taken if i in set(names)]
+        fitting = set(names)
+        taken = [(i, sample) for i, sample in taken if i in fitting]
         lengths = np.array([len(own[i]) for i in names])
         last = np.cumsum(lengths) - 1
         kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -170,7 +174,8 @@ class _Desk:
         )
         place = {name: k for k, name in enumerate(names)}
         self._store(kept, [place[i] for i, _ in taken], last - lengths + 1, lengths)
-        self.waiting = [w for w in self.waiting if w not in set(taken)]
+        begun = set(taken)
+        self.waiting = [w for w in self.waiting if w not in begun]
         first = len(self.live)
         self.live += [Writing(i, sample, len(own[i])) for i, sample in taken]
         fresh = logits[torch.tensor([place[i] for i, _ in taken], device=logits.device)]
@@ -226,7 +231,7 @@ class _Desk:
         chosen = choose_tokens(logits, [self.prompts[r.prompt] for r in rows], rows)
         over = []
         for k, (row, token) in enumerate(zip(rows, chosen, strict=True), start=first):
-            if token in self.ends:
+            if token in self.ends or token in self.prompts[row.prompt].ends:
                 over.append(k)
                 continue
             row.tokens.append(token)

@@ -22,6 +22,7 @@ from factorlab.eval.hf.generation import Prompt, write_answers
 from factorlab.eval.hf.head import Head
 from factorlab.eval.hf.plain import score_plain, write_plain
 from factorlab.eval.hf.scoring import Item, score_items
+from factorlab.eval.hf.tokens import BEFORE
 from factorlab.eval.instance import ChoiceAnswer
 from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TakeChoices, TakeTexts, TextRequest
 from factorlab.eval.stops import StopFinder
@@ -130,7 +131,10 @@ class HFModel:
             self.model.set_attn_implementation(self._own_attention())
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._way = find_way(self.model, self._head, len(self._tokens.tokenizer), longest)
+                # A tokenizer may have tokens that the model has no embedding of.
+                known = self.model.get_input_embeddings().num_embeddings
+                vocabulary = min(len(self._tokens.tokenizer), known)
+                self._way = find_way(self.model, self._head, vocabulary, longest)
             self._tried = longest
             if not self._way.packed:
                 self._noted = f"texts of {longest} tokens are run in plain batches: {self._way.why}"
@@ -151,7 +155,7 @@ class HFModel:
         found = (
             score_items(self.model, self._head, items, self._budget, fused=way.fused)
             if way.packed
-            else score_plain(self.model, self._head.device, items, self._budget)
+            else score_plain(self.model, self._head, items, self._budget, narrow=way.narrow)
         )
         for batch in found:
             take([(i, _answer(values, items[i])) for i, values in batch])
@@ -176,10 +180,14 @@ class HFModel:
                 self.model, self._head, prompts, self._ends, self._budget, self._slots, fused=way.fused
             )
             if way.packed
-            else write_plain(self.model, self._head.device, prompts, self._ends, self._slots)
+            else write_plain(self.model, self._head, prompts, self._ends, self._slots, narrow=way.narrow)
         )
         for batch in found:
-            take([(i, k, prompts[i].stops.cut(self._tokens.decode(tokens))) for i, k, tokens in batch])
+            answers = []
+            for i, k, tokens in batch:
+                text = self._tokens.decode_after(prompts[i].tokens[-BEFORE:].tolist(), tokens)
+                answers.append((i, (requests[i].only or range(k + 1))[k], prompts[i].stops.cut(text)))
+            take(answers)
 
     def _prompt(self, request: TextRequest, finders: dict[tuple[str, ...], StopFinder]) -> Prompt:
         decoding = request.decoding
@@ -193,13 +201,13 @@ class HFModel:
         if not len(tokens):
             tokens = np.array([self._tokens.bos or 0])
         finder = finders.setdefault(decoding.stops, StopFinder(decoding.stops, self._tokens.decode))
-        drawn = decoding.temperature > 0
-        uniforms = (
-            np.random.default_rng([decoding.seed, request.key]).random((decoding.samples, new))
-            if drawn
-            else np.zeros((decoding.samples, 0))
-        )
-        return Prompt(tokens, new, uniforms, finder, decoding.temperature, decoding.top_p)
+        uniforms = np.zeros((decoding.samples, 0))
+        if decoding.temperature > 0:
+            uniforms = np.random.default_rng([decoding.seed, request.key]).random((decoding.samples, new))
+        if request.only:
+            uniforms = uniforms[list(request.only)]
+        ends = self._tokens.tokens_of(decoding.stops)
+        return Prompt(tokens, new, uniforms, finder, decoding.temperature, decoding.top_p, ends)
 
 
 def _answer(values: np.ndarray, item: Item) -> ChoiceAnswer:

@@ -80,7 +80,8 @@ class Splicer:
         if len(begins) > 1 and (np.diff(begins) < 0).any():
             self._usable = False
             return ids
-        self._text, self._ids, self._begins = text, ids, begins
+        if len(text) > 2 * OVERLAP:  # a short one is nothing to go on from
+            self._text, self._ids, self._begins = text, ids, begins
         return ids
 
     def _splice(self, text: str, common: int) -> np.ndarray | None:

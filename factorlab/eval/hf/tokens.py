@@ -11,8 +11,8 @@ from factorlab.errors import InputError
 from factorlab.eval.hf.splicing import Splicer
 from factorlab.eval.rows import Continuation
 
-STRETCH = 512
-"""Texts that a tokenizer gets at once."""
+BEFORE = 16
+"""Tokens of a prompt that are decoded with its answer."""
 
 
 class Tokens:
@@ -78,6 +78,21 @@ class Tokens:
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
         )
+
+    def decode_after(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """Text that tokens add to a prompt.
+
+        Decoded alone, an answer would lose its first space where a tokenizer takes one off the beginning of
+        every text (SentencePiece), and Python code its indentation.
+        """
+        tail = list(prompt[-BEFORE:])
+        before, whole = self.decode(tail), self.decode([*tail, *tokens])
+        return whole[len(before) :] if whole.startswith(before) else self.decode(tokens)
+
+    def tokens_of(self, texts: Sequence[str]) -> frozenset[int]:
+        """Those of the texts that are tokens of their own (special ones, say), by number."""
+        own = self.tokenizer.get_added_vocab()
+        return frozenset(int(own[text]) for text in texts if text in own)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens, special ones left out."""
