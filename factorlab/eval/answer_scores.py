@@ -226,11 +226,12 @@ def _best(function: Callable[[str, str], float]) -> Measure:
 
 def _rouge2(words: str | None, encode: Encode | None) -> Callable[[str, str], float]:
     """F measure of ROUGE-2 by rouge-score (Lin 2004), over the words of a task."""
+    tokenizer = rouge_words(words, encode)
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError:
         raise needed("rouge-score", "the metric 'rouge2'") from None
-    library: Any = RougeScorer(["rouge2"], tokenizer=rouge_words(words, encode))
+    library: Any = RougeScorer(["rouge2"], tokenizer=tokenizer)
     return lambda text, gold: float(library.score(gold, text)["rouge2"].fmeasure)
 
 
