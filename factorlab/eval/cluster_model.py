@@ -31,6 +31,7 @@ from factorlab.eval.language_model import (
 )
 from factorlab.eval.model_spec import ModelSpec, open_here, open_model
 from factorlab.eval.replicas import cut
+from factorlab.eval.tokenized import Tokenized
 
 MOST = 512
 """Requests of a stretch, at most: what is lost with a worker. One more prefix for so many requests is little."""
@@ -39,7 +40,7 @@ PROBE = "A tokenizer's probe: 日本語、かな。 0123 \n\t{x} é 😀"
 """A text that two tokenizers are told apart by."""
 
 
-class ClusterModel:
+class ClusterModel(Tokenized):
     """A language model whose requests are answered by the workers of a cluster.
 
     Parameters
@@ -100,24 +101,6 @@ class ClusterModel:
         facts = first["facts"]
         device = f"{self._slots} x {facts['device']}"
         return ModelFacts(**{**facts, "device": device, "notes": (*facts["notes"], *notes)})
-
-    def encode(self, text: str, bos: bool = True) -> list[int]:
-        """Tokens of a text."""
-        return self._tokens.encode([text], bos)[0].tolist()
-
-    def begin_of_text(self, tokens: Sequence[int]) -> int | None:
-        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
-        return self._tokens.begin_of_text(tokens)
-
-    def chat(self, text: str) -> str:
-        """A user's message in the model's chat template, up to where the answer begins.
-
-        Raises
-        ------
-        InputError
-            The model has no chat template.
-        """
-        return self._tokens.chat(text)
 
     def score(self, requests: Sequence[ChoiceRequest], take: TakeChoices) -> None:
         """Log-likelihoods of choices, handed on a stretch at a time as it comes from any worker."""

@@ -25,6 +25,7 @@ from factorlab.eval.language_model import (
     TextRequest,
 )
 from factorlab.eval.model_spec import ModelSpec, open_here
+from factorlab.eval.tokenized import Tokenized
 
 STRETCHES = 4
 """Stretches of requests for each copy: few, as each computes its prefixes anew; more than one, to even out."""
@@ -63,7 +64,7 @@ class _Copy:
     part: tuple[int, ...] = ()
 
 
-class Replicas:
+class Replicas(Tokenized):
     """A language model whose requests are shared out to copies.
 
     Parameters
@@ -112,24 +113,6 @@ class Replicas:
                 _raise_for(kind, copy, content)
                 found.append(content)
         return replace(found[0], device=f"{count} x {found[0].device}")
-
-    def encode(self, text: str, bos: bool = True) -> list[int]:
-        """Tokens of a text."""
-        return self._tokens.encode([text], bos)[0].tolist()
-
-    def begin_of_text(self, tokens: Sequence[int]) -> int | None:
-        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
-        return self._tokens.begin_of_text(tokens)
-
-    def chat(self, text: str) -> str:
-        """A user's message in the model's chat template, up to where the answer begins.
-
-        Raises
-        ------
-        InputError
-            The model has no chat template.
-        """
-        return self._tokens.chat(text)
 
     def score(self, requests: Sequence[ChoiceRequest], take: TakeChoices) -> None:
         """Log-likelihoods of choices, handed on as they come from any copy."""

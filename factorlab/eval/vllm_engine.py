@@ -16,6 +16,7 @@ from factorlab.errors import InputError
 from factorlab.eval.hf.weights import digest_of, load_tokens
 from factorlab.eval.instance import ChoiceAnswer
 from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TakeChoices, TakeTexts, TextRequest
+from factorlab.eval.tokenized import Tokenized
 
 AT_ONCE = 1024
 """Requests that vLLM gets in one call: what a killed run loses at most."""
@@ -23,7 +24,7 @@ AT_ONCE = 1024
 DTYPES = {"auto": "auto", "bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
-class VLLMModel:
+class VLLMModel(Tokenized):
     """A causal language model run by vLLM.
 
     Parameters
@@ -70,18 +71,6 @@ class VLLMModel:
             context=int(config.max_model_len),
             versions={"vllm": vllm.__version__},
         )
-
-    def encode(self, text: str, bos: bool = True) -> list[int]:
-        """Tokens of a text."""
-        return self._tokens.encode([text], bos)[0].tolist()
-
-    def begin_of_text(self, tokens: Sequence[int]) -> int | None:
-        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
-        return self._tokens.begin_of_text(tokens)
-
-    def chat(self, text: str) -> str:
-        """A user's message in the model's chat template, up to where the answer begins."""
-        return self._tokens.chat(text)
 
     def score(self, requests: Sequence[ChoiceRequest], take: TakeChoices) -> None:
         """Log-likelihoods of choices, handed on a call at a time."""

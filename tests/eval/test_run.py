@@ -338,7 +338,7 @@ def sandbox() -> Sandbox:
     try:
         return Sandbox.find()
     except InputError as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # the machine has no sandbox that holds; programs are not run without one
 
 
 def test_programs_are_run(run, tmp_path, sandbox):
@@ -486,9 +486,9 @@ def small_disk(tmp_path):
     try:
         done = subprocess.run(command, capture_output=True)
     except OSError as error:
-        pytest.skip(f"no mount: {error}")
+        pytest.skip(f"no mount: {error}")  # macOS and minimal images have no such command
     if done.returncode:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip("only root may mount a small disk")  # a full disk is made, not imitated
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=False)
 

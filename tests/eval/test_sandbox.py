@@ -29,6 +29,7 @@ real = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared with
 def box(request) -> Sandbox:
     fault = Sandbox(request.param).fault()
     if fault is not None:
+        # Which of the three is installed and allowed is the machine's affair; each that is there is tested.
         pytest.skip(f"{request.param} can't be used here: {fault}")
     return Sandbox(request.param)
 
@@ -38,7 +39,7 @@ def first() -> Sandbox:
     try:
         return Sandbox.find()
     except InputError as error:
-        pytest.skip(str(error))
+        pytest.skip(str(error))  # the machine has no sandbox that holds; programs are not run without one
 
 
 def test_a_program_passes_where_its_last_line_is_reached(box):
@@ -348,6 +349,7 @@ def test_without_root(backend):
         "print(b.fault())\nprint(b.run('import os\\nwhile True: os.fork()', processes=8).detail)"
     )
     if not Path(python).is_file():
+        # The environment's own Python may lie in a home that the other user cannot enter.
         pytest.skip("no system Python that another user can read")
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-B", "-c", code],

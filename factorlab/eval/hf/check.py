@@ -84,7 +84,9 @@ def find_way(model: torch.nn.Module, head: Head, vocabulary: int, longest: int) 
                 found = [_packed(model, head, item, fused) for item in items]
             except Unsupported:
                 raise
-            except (RuntimeError, NotImplementedError) as error:
+            except (
+                RuntimeError
+            ) as error:  # torch's for a kernel that this device or size of head does not have
                 why = f"its packed pass failed: {' '.join(str(error).split())[:120]}"
                 continue
             off = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))

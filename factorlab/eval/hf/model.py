@@ -26,13 +26,14 @@ from factorlab.eval.hf.tokens import BEFORE
 from factorlab.eval.instance import ChoiceAnswer
 from factorlab.eval.language_model import ChoiceRequest, ModelFacts, TakeChoices, TakeTexts, TextRequest
 from factorlab.eval.stops import StopFinder
+from factorlab.eval.tokenized import Tokenized
 
 ROWS = {"cpu": 128}
 GPU_ROWS = 512
 """Answers that are written at once, at most."""
 
 
-class HFModel:
+class HFModel(Tokenized):
     """A causal language model of transformers.
 
     Parameters
@@ -103,24 +104,6 @@ class HFModel:
                 f"memory ran out {halved} times; batches were made smaller, to {self._budget.tokens} tokens"
             )
         return replace(self._facts, notes=tuple(notes))
-
-    def encode(self, text: str, bos: bool = True) -> list[int]:
-        """Tokens of a text."""
-        return self._tokens.encode([text], bos)[0].tolist()
-
-    def begin_of_text(self, tokens: Sequence[int]) -> int | None:
-        """How many tokens that begin a text stand before a prompt; None where the model has no such token."""
-        return self._tokens.begin_of_text(tokens)
-
-    def chat(self, text: str) -> str:
-        """A user's message in the model's chat template, up to where the answer begins.
-
-        Raises
-        ------
-        InputError
-            The model has no chat template.
-        """
-        return self._tokens.chat(text)
 
     def way(self, longest: int) -> Way:
         """How texts of up to `longest` tokens are run; tried when it is first needed."""
