@@ -2,7 +2,8 @@
 
 Libraries are imported inside the verbs, so that ``factorlab --help`` answers at once.
 The verbs of tables and runs are in one file, as they share the options that say how a table is read and a
-model is fitted; those that make a table of logs are in `factorlab.record_verbs`, that of models in `factorlab.eval_verb`.
+model is fitted; those that make a table of logs are in `factorlab.record_verbs`, that which makes one of models in
+`factorlab.eval_verb`.
 """
 
 from __future__ import annotations
