@@ -1,9 +1,8 @@
 """The command line: parse, call the library, write, echo.
 
 Libraries are imported inside the verbs, so that ``factorlab --help`` answers at once.
-The verbs of tables and runs are in one file, as they share the options that say how a table is read and a
-model is fitted; those that make a table of logs are in `factorlab.record_verbs`, that which makes one of models in
-`factorlab.eval_verb`.
+The verbs of tables and runs are in one file, as they share the options that say how a model is fitted; those
+that make a table of logs are in `factorlab.record_verbs`, that which makes one of models in `factorlab.eval_verb`.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,15 +22,11 @@ from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
 from factorlab.record_verbs import import_verb, pair, scores
+from factorlab.table_options import FILE, READING, F, read_table, table_options
 
 if TYPE_CHECKING:
     from factorlab.inference.budgets import BudgetRegression
     from factorlab.inference.solution import FactorSolution
-    from factorlab.scores import ScoreTable
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-FILE = click.Path(path_type=Path)
 
 STRICT_EXIT = 3
 INTERRUPTED_EXIT = 130
@@ -72,71 +66,6 @@ def main() -> None:
     """
 
 
-_TABLE_OPTIONS = (
-    click.option("--models", type=FILE, help="Models table; default: models.* beside TABLE."),
-    click.option("--benchmarks", type=FILE, help="Benchmarks table; default: benchmarks.* beside TABLE."),
-    click.option("--model-column", help="Wide tables: the column with the models' names."),
-    click.option(
-        "--column",
-        "columns",
-        multiple=True,
-        metavar="OURS=THEIRS",
-        help="Long tables with other column names, e.g. score=performance.",
-    ),
-    click.option(
-        "--ignore", multiple=True, metavar="COLUMN", help="Wide tables: a column that is no benchmark."
-    ),
-    click.option("--drop", multiple=True, metavar="BENCHMARK", help="Leave a benchmark out."),
-    click.option(
-        "--duplicates",
-        type=click.Choice(["error", "mean", "first", "last"]),
-        default="error",
-        show_default=True,
-        help="What to do with repeated (model, benchmark) rows.",
-    ),
-    click.option("--require-se", is_flag=True, help="Refuse a table with an unknown standard error."),
-    click.option(
-        "--models-where", metavar="EXPR", help="Keep models by a query, e.g. \"construction == 'PT'\"."
-    ),
-)
-
-
-def table_options(function: F) -> F:
-    """The options that say how to read a score table."""
-    for option in reversed(_TABLE_OPTIONS):
-        function = option(function)
-    return function
-
-
-def _read(
-    path: Path,
-    *,
-    models: Path | None,
-    benchmarks: Path | None,
-    model_column: str | None,
-    columns: tuple[str, ...],
-    ignore: tuple[str, ...],
-    drop: tuple[str, ...],
-    duplicates: str,
-    require_se: bool,
-    models_where: str | None,
-) -> ScoreTable:
-    from factorlab.scores import read_scores
-
-    table = read_scores(
-        path,
-        models=models,
-        benchmarks=benchmarks,
-        model_column=model_column,
-        columns=dict(pair(text, "--column", "OURS=THEIRS") for text in columns) or None,
-        ignore=ignore,
-        drop=drop,
-        duplicates=duplicates,
-        require_se=require_se,
-    )
-    return table.select(where=models_where) if models_where else table
-
-
 def _factor_number(text: str, option: str) -> int:
     number = text.strip().upper().removeprefix("PC")
     if not number.isdigit() or int(number) < 1:
@@ -160,7 +89,7 @@ def check(table: Path, as_json: bool, strict: bool, **reading: Any) -> None:
     from factorlab.health_text import report_lines
     from factorlab.summary import clean
 
-    report = examine(_read(table, **reading))
+    report = examine(read_table(table, **reading))
     if as_json:
         click.echo(json.dumps(clean(report.to_dict()), ensure_ascii=False, indent=1))
     else:
@@ -299,7 +228,7 @@ def fit(
     The folder holds summary.json, the solutions as netCDF (they open in ArviZ), tables as CSV,
     figures and report.html.
     """
-    reading = {name: rest.pop(name) for name in _READING}
+    reading = {name: rest.pop(name) for name in READING}
     if factors != "auto" and not factors.isdigit():
         raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
     from factorlab.painter import Painter
@@ -316,7 +245,7 @@ def fit(
         priors=read_priors(priors) if priors is not None else Priors(),
         **rest,
     )
-    scores = _read(table, **reading)
+    scores = read_table(table, **reading)
     target = check_free(out if out is not None else Path(f"{scores.name}.fit"), force)
     if anchor:
         pairs = [pair(text, "--anchor", "PCk=BENCHMARK") for text in anchor]
@@ -340,12 +269,6 @@ def fit(
         sys.exit(INTERRUPTED_EXIT)
     if strict and analysis.problems:
         sys.exit(STRICT_EXIT)
-
-
-_READING = (
-    "models", "benchmarks", "model_column", "columns", "ignore", "drop", "duplicates", "require_se",
-    "models_where",
-)  # fmt: skip
 
 
 @main.command(name="refit")
@@ -395,7 +318,7 @@ def refit_verb(
     The folder holds summary.csv (a row a refit and factor), headlines.csv (a row a number), refits.nc,
     a figure, and every finished fit: an interrupted or failed call goes on where it stopped.
     """
-    reading = {name: rest.pop(name) for name in _READING}
+    reading = {name: rest.pop(name) for name in READING}
     from factorlab.inference.priors import Priors, read_priors
     from factorlab.options import FitOptions
     from factorlab.refit_folder import MARK, partial_folder, refit_into
@@ -405,7 +328,7 @@ def refit_verb(
         priors=read_priors(priors) if priors is not None else Priors(),
         **rest,
     )
-    scores = _read(table, **reading)
+    scores = read_table(table, **reading)
     target = out if out is not None else Path(f"{scores.name}.refit")
     from factorlab.console import show_refits
     from factorlab.progress import Display
