@@ -97,12 +97,18 @@ class Length(NamedTuple):
         Seconds of sampling after which to stop in any case.
     tune : int
         Warm-up draws of each chain.
+    max_depth : int
+        Doublings of a trajectory: at most 2 ** max_depth - 1 leapfrog steps a draw.
+    metric : {"low_rank", "diagonal"}
+        Mass matrix.
     """
 
     draws: int
     max_draws: int
     max_seconds: float | None
     tune: int
+    max_depth: int = 10
+    metric: Literal["low_rank", "diagonal"] = "low_rank"
 
 
 class Sample(NamedTuple):
@@ -173,7 +179,7 @@ def sample(
     first = min(length.draws, length.max_draws)
     most = length.max_draws if adaptive else first
     began = time.monotonic()
-    sampler = _start(density, most, length.tune, chains, chains if adaptive else cores, seed)
+    sampler = _start(density, most, length, chains, chains if adaptive else cores, seed)
     watch = _Watch(length, chains, first, most, standing if adaptive else None, tell, began)
     stopped: Stopped = "draws"
     pause, checking = 0.2, 0.0
@@ -247,7 +253,7 @@ class _Watch:
         return None
 
 
-def _start(density: Density, draws: int, tune: int, chains: int, cores: int | None, seed: int) -> Any:
+def _start(density: Density, draws: int, length: Length, chains: int, cores: int | None, seed: int) -> Any:
     """A running nutpie sampler."""
     import nutpie
     from nutpie.compile_pymc import CompiledPyMCModel
@@ -266,18 +272,20 @@ def _start(density: Density, draws: int, tune: int, chains: int, cores: int | No
     }  # fmt: skip
     known = {field.name for field in dataclasses.fields(CompiledPyMCModel)}
     model = CompiledPyMCModel(**{name: value for name, value in fields.items() if name in known})
+    low_rank = length.metric == "low_rank"
     metric: dict[str, Any] = (
-        {"adaptation": "low_rank"}
+        {"adaptation": "low_rank" if low_rank else "diag"}
         if "adaptation" in inspect.signature(nutpie.sample).parameters
-        else {"low_rank_modified_mass_matrix": True}
+        else {"low_rank_modified_mass_matrix": low_rank}
     )
     with warnings.catch_warnings():
         # nutpie warns on every call that the low-rank metric is experimental: it is checked here
         # by R-hat and effective sample size on every run.
         warnings.simplefilter("ignore")
         return nutpie.sample(
-            model, draws=draws, tune=tune, chains=chains, cores=cores, seed=seed, progress_bar=False,
-            blocking=False, return_raw_trace=True, target_accept=TARGET_ACCEPT, **metric,
+            model, draws=draws, tune=length.tune, chains=chains, cores=cores, seed=seed, progress_bar=False,
+            blocking=False, return_raw_trace=True, target_accept=TARGET_ACCEPT, maxdepth=length.max_depth,
+            **metric,
         )  # fmt: skip
 
 

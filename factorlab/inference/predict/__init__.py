@@ -1,0 +1,1 @@
+"""Prediction of scores: missing cells, new models, plans."""
