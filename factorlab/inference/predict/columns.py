@@ -81,7 +81,7 @@ def scale_columns(
     likelihood : {"student", "beta-binomial", "binomial"}
         Counts where a column has the number of instances of every observed cell and is not flipped.
     """
-    seen = np.isfinite(table.scores) & (True if observed is None else observed)
+    seen = visible(table, observed)
     scores = np.where(seen, table.scores, np.nan)
     n_benchmarks = scores.shape[1]
     sign = np.where(table.benchmarks["higher_is_better"].to_numpy(dtype=bool), 1.0, -1.0)
@@ -121,6 +121,12 @@ def scale_columns(
         chance=np.where(kind == LINEAR, np.nan, np.clip(chance, 0, 1)),
         notes=tuple(notes),
     )
+
+
+def visible(table: ScoreTable, observed: np.ndarray | None) -> np.ndarray:
+    """Cells with a score that may be seen, (model, benchmark)."""
+    scored = np.isfinite(table.scores)
+    return np.asarray(scored if observed is None else scored & observed)
 
 
 def _within(values: np.ndarray, limits: tuple[float, float]) -> bool:

@@ -15,9 +15,10 @@ The model (`factorlab.inference.predict.specification` says what each part is fo
 
 All parameters are unconstrained, in one vector; ``offsets`` says where each block lies. Most have independent
 normal priors; abilities, intercepts mu_j, log lambda_j1 and log sigma_j, which the data hold fast, have normal
-priors around what is common to them (centred), as NUTS then needs a fraction of the steps. A table of another shape needs no compiling: that is why this is a function of its own and no PyMC
-graph (a validation fits hundreds of tables). ``tests/inference/predict/test_density.py`` states the same model in
-PyMC and holds the two against each other.
+priors around what is common to them (centred), as NUTS then needs a fraction of the steps. A table of another
+shape needs no compiling: that is why this is a function of its own and no PyMC graph (a validation fits hundreds
+of tables). ``tests/inference/predict/test_density.py`` states the same model in PyMC and holds the two against
+each other.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Natural(NamedTuple):
 
 
 @njit(cache=True)
-def logistic(v):  # type: ignore[no-untyped-def]
+def logistic(v):
     if v >= 0:
         return 1.0 / (1.0 + exp(-v))
     e = exp(v)
@@ -159,7 +160,7 @@ def logistic(v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def digamma(v):  # type: ignore[no-untyped-def]
+def digamma(v):
     """Derivative of log gamma for v > 0: recurrence up to 6, then the asymptotic series (DLMF 5.11.2)."""
     out = 0.0
     while v < 6.0:
@@ -171,7 +172,7 @@ def digamma(v):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def natural(q, a):  # type: ignore[no-untyped-def]
+def natural(q, a):
     """The vector ``q`` on the parameters' own scale."""
     M, J, K, P = a.sizes
     o = a.offsets
@@ -229,7 +230,7 @@ def natural(q, a):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _predictor(n, i, j, omega):  # type: ignore[no-untyped-def]
+def _predictor(n, i, j, omega):
     eta = n.mu[j] + n.shift[j] + omega
     for k in range(n.theta.shape[1]):
         eta += n.lam[j, k] * n.theta[i, k]
@@ -237,9 +238,9 @@ def _predictor(n, i, j, omega):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def value_and_gradient(q, a, out):  # type: ignore[no-untyped-def]
+def value_and_gradient(q, a, out):
     """Log density (up to a constant of the priors) at ``q``; its gradient goes into ``out``."""
-    M, J, K, P = a.sizes
+    M, J, K = a.sizes[0], a.sizes[1], a.sizes[2]
     o = a.offsets
     n = natural(q, a)
     value = 0.0
@@ -275,7 +276,7 @@ def value_and_gradient(q, a, out):  # type: ignore[no-untyped-def]
             log_bend = log(bend)
             factor = exp(n.gamma * log_bend)
         d_s = 0.0  # by the noise's dependence on s
-        if kind == LINK or kind == LINEAR:
+        if kind in (LINK, LINEAR):
             own = noise * factor
             total = own * own + a.variance[t]
             sd = sqrt(total)
@@ -341,7 +342,7 @@ def value_and_gradient(q, a, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _centred_block(q, out, first, n, center, spread, skip):  # type: ignore[no-untyped-def]
+def _centred_block(q, out, first, n, center, spread, skip):
     """Log density of q[first:first + n] ~ Normal(q[center], exp(q[spread])), and its gradient."""
     value, log_sd = 0.0, q[spread]
     precision = exp(-2.0 * log_sd)
@@ -359,7 +360,7 @@ def _centred_block(q, out, first, n, center, spread, skip):  # type: ignore[no-u
 
 
 @njit(cache=True)
-def _centred(q, a, n, out):  # type: ignore[no-untyped-def]
+def _centred(q, a, n, out):
     """Log density of the centred priors; what is common to benchmarks gets its gradient here, that of
     abilities goes on to predictors and kin in `_pull_back_models`."""
     M, J, K = a.sizes[0], a.sizes[1], a.sizes[2]
@@ -376,7 +377,7 @@ def _centred(q, a, n, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, g_ceiling):  # type: ignore[no-untyped-def]
+def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, g_ceiling):
     """From the gradient by benchmarks' parameters to that by the vector."""
     J, K = a.sizes[1], a.sizes[2]
     o = a.offsets
@@ -400,7 +401,7 @@ def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, 
 
 
 @njit(cache=True)
-def _pull_back_models(q, a, n, out, g_theta, g_tau):  # type: ignore[no-untyped-def]
+def _pull_back_models(q, a, n, out, g_theta, g_tau):
     """From the gradient by models' parameters to that by the vector."""
     M, K, P = a.sizes[0], a.sizes[2], a.sizes[3]
     o = a.offsets
@@ -433,7 +434,7 @@ def _pull_back_models(q, a, n, out, g_theta, g_tau):  # type: ignore[no-untyped-
 
 
 @njit(cache=True)
-def cell_moments(draws, a, row, column, specific_index, noise):  # type: ignore[no-untyped-def]
+def cell_moments(draws, a, row, column, specific_index, noise, move):
     """Mean and scale of cells under many draws.
 
     Parameters
@@ -444,6 +445,8 @@ def cell_moments(draws, a, row, column, specific_index, noise):  # type: ignore[
         ``specific_index`` is -1 without a group, -2 - w for the w-th omega that is not a parameter.
     noise : ndarray, (draw, omega)
         Standard normals for omegas of (model, group) pairs without an observed cell.
+    move : ndarray, (cell, predictor)
+        The model's predictors are moved by this, and its abilities with them.
 
     Returns
     -------
@@ -466,6 +469,10 @@ def cell_moments(draws, a, row, column, specific_index, noise):  # type: ignore[
             elif w < -1:
                 omega = n.delta[a.group[j]] * noise[d, -2 - w]
             eta = _predictor(n, i, j, omega)
+            for p in range(move.shape[1]):
+                if move[t, p] != 0.0:
+                    for k in range(n.theta.shape[1]):
+                        eta += n.lam[j, k] * move[t, p] * q[o[_SLOPE] + p * n.theta.shape[1] + k]
             own = n.sigma[j] * n.tau[i]
             if a.kind[j] == LINEAR:
                 mean[d, t], sd[d, t] = eta, own
@@ -505,17 +512,17 @@ def address_table(arrays: Arrays) -> np.ndarray:
 
 
 @njit(cache=True)
-def _ints(table, at):  # type: ignore[no-untyped-def]
+def _ints(table, at):
     return carray(as_pointer(table[at]), (table[at + 1],), np.int64)
 
 
 @njit(cache=True)
-def _floats(table, at):  # type: ignore[no-untyped-def]
+def _floats(table, at):
     return carray(as_pointer(table[at]), (table[at + 1],), np.float64)
 
 
 @njit(cache=True)
-def _evaluate(q, table, out):  # type: ignore[no-untyped-def]
+def _evaluate(q, table, out):
     # One array after the other, two numbers each (address, length), the predictors three: the order of `Arrays`.
     arrays = Arrays(
         _ints(table, 0), _ints(table, 2), _floats(table, 4), _floats(table, 6),

@@ -41,7 +41,7 @@ def kin_of(design: BudgetDesign, model_names: list[str]) -> Kin:
         while n >= 0:
             below.setdefault(n, []).append(i)
             n = int(design.parent[n])
-    kept = []
+    kept: list[int] = []
     for n in sorted(below):
         if len(below[n]) < 2:
             continue

@@ -9,8 +9,6 @@ import numpy as np
 from factorlab.inference.density import Density
 from factorlab.inference.mixing import convergence
 from factorlab.inference.predict.kernel import (
-    BETA_BINOMIAL,
-    BINOMIAL,
     Arrays,
     address_table,
     cell_moments,
@@ -36,6 +34,9 @@ class Effort(NamedTuple):
     tune: int = 250
     chains: int = 2
     max_depth: int = 7
+
+
+DEFAULT_EFFORT = Effort()
 
 
 class MemberFit(NamedTuple):
@@ -110,8 +111,9 @@ def _mixing(layout: Layout, points: np.ndarray) -> tuple[float, float]:
     chosen = np.unique(np.linspace(0, len(a.row) - 1, min(MIXED_CELLS, len(a.row))).astype(int))
     flat = points.reshape(-1, points.shape[-1])
     mean, _, _ = cell_moments(
-        flat, a, a.row[chosen], a.column[chosen], a.specific_index[chosen], np.zeros((len(flat), 1))
-    )
+        flat, a, a.row[chosen], a.column[chosen], a.specific_index[chosen], np.zeros((len(flat), 1)),
+        np.zeros((len(chosen), 0)),
+    )  # fmt: skip
     shaped = mean.reshape(*points.shape[:2], len(chosen))
     found = convergence(shaped)
     return float(np.quantile(found.rhat, 0.99)), float(np.quantile(found.ess_bulk, 0.01))
@@ -132,7 +134,9 @@ class CellDraws(NamedTuple):
     nu: np.ndarray
 
 
-def draw_cells(fit: MemberFit, row: np.ndarray, column: np.ndarray, seed: int = 0) -> CellDraws:
+def draw_cells(
+    fit: MemberFit, row: np.ndarray, column: np.ndarray, *, seed: int = 0, move: np.ndarray | None = None
+) -> CellDraws:
     """What a member's draws say of cells, seen or not.
 
     Parameters
@@ -142,12 +146,15 @@ def draw_cells(fit: MemberFit, row: np.ndarray, column: np.ndarray, seed: int = 
         Model and benchmark.
     seed : int
         Of what a (model, group of benchmarks) without an observed cell has of its own.
+    move : ndarray, (cell, predictor), optional
+        Move the model's standardised predictors by this, all else as it is.
     """
     a = fit.layout.arrays
     index, fresh = _specific(a, fit.layout.specific, row, column)
     flat = fit.draws.reshape(-1, fit.draws.shape[-1])
     noise = np.random.default_rng(seed).standard_normal((len(flat), max(fresh, 1)))
-    return CellDraws(*cell_moments(flat, a, row.astype(np.int64), column.astype(np.int64), index, noise))
+    by = np.zeros((len(row), 0)) if move is None or not fit.member.predictors else np.ascontiguousarray(move)
+    return CellDraws(*cell_moments(flat, a, row.astype(np.int64), column.astype(np.int64), index, noise, by))
 
 
 def _specific(
@@ -162,8 +169,3 @@ def _specific(
             continue
         index[t] = known[pair] if pair in known else -2 - fresh.setdefault(pair, len(fresh))
     return index, len(fresh)
-
-
-def is_count(kind: np.ndarray) -> np.ndarray:
-    """Whether benchmarks are counted, (benchmark,)."""
-    return np.isin(kind, (BETA_BINOMIAL, BINOMIAL))

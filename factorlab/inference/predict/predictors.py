@@ -144,7 +144,9 @@ def _plain(name: str, values: np.ndarray) -> _Column:
     """A column of numbers; an unknown one is drawn from the population of the known."""
     known = np.isfinite(values)
     center, scale = float(values[known].mean()), float(values[known].std())
-    errors = [(int(i), (name, int(i)), scale) for i in np.flatnonzero(~known)]
+    errors: list[tuple[int, tuple[object, ...], float]] = [
+        (int(i), (name, int(i)), scale) for i in np.flatnonzero(~known)
+    ]
     return _Column(name, np.where(known, values, center), known, center, scale, errors)
 
 
