@@ -33,6 +33,9 @@ _WHERE = {
     "FitOptions": "factorlab.options",
     "refit": "factorlab.refits",
     "run_batch": "factorlab.batch",
+    "predict": "factorlab.inference.predict.prediction",
+    "add_models": "factorlab.inference.predict.new_models",
+    "PredictionSettings": "factorlab.inference.predict.mixture",
     "write_report": "factorlab.report",
 }
 

@@ -21,6 +21,7 @@ from factorlab import __version__
 from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
+from factorlab.predict_verb import predict_verb
 from factorlab.record_verbs import import_verb, pair, scores
 from factorlab.table_options import FILE, READING, F, read_table, table_options
 
@@ -75,6 +76,7 @@ def _factor_number(text: str, option: str) -> int:
 
 main.add_command(eval_verb)
 main.add_command(import_verb)
+main.add_command(predict_verb)
 main.add_command(scores)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from factorlab.eval.task import Task
     from factorlab.inference.budgets import BudgetRegression
     from factorlab.inference.compare import Comparison
+    from factorlab.inference.predict.prediction import Prediction
     from factorlab.refits import Refits
 
 OFF = 1.1
@@ -280,3 +281,40 @@ def _count(column: pd.Series) -> str:
 
 def _short(value: float) -> str:
     return "unknown" if value != value else f"{value:.3g}"
+
+
+def show_prediction(result: Prediction, cells: pd.DataFrame, console: Console, most: int) -> None:
+    """Print predicted cells, what held-out cells say of the intervals, and what the prediction goes beyond."""
+    level = f"{100 * result.mixture.settings.level:.0f} %"
+    out = _table(f"Predicted scores, {level} intervals")
+    beats = [str(c) for c in cells.columns if str(c).startswith("beats ")]
+    several = cells["model"].nunique() > 1
+    for name in [
+        *(["model"] if several else []),
+        "benchmark",
+        "median",
+        f"{level} interval",
+        "raw",
+        *beats,
+        "",
+    ]:
+        out.add_column(name, justify="left" if name in ("model", "benchmark", "") else "right")
+    for _, row in cells.head(most).iterrows():
+        out.add_row(
+            *([str(row["model"])] if several else []),
+            str(row["benchmark"]),
+            _short(row["median"]),
+            f"[{_short(row['low'])}, {_short(row['high'])}]".replace("[", "\\["),
+            f"[{_short(row['raw_low'])}, {_short(row['raw_high'])}]".replace("[", "\\["),
+            *(f"{row[c]:.2f}" for c in beats),
+            "*" if row["extrapolates"] else "",
+        )
+    if not several and len(cells):
+        console.print(f"[bold]{cells['model'].iloc[0]}[/bold]")
+    console.print(out)
+    if len(cells) > most:
+        console.print(f"... and {len(cells) - most} more; --out FILE.csv has all {len(cells)}.")
+    for model, part in cells[cells["extrapolates"] != ""].groupby("model", sort=False):
+        console.print(f"* beyond what was seen: {model}: {part['extrapolates'].iloc[0]}.")
+    for note in result.notes:
+        console.print(Text(note))

@@ -47,7 +47,7 @@ LAYERS = [
     {"report"},
     {"runs", "refit_folder"},
     {"progress", "console"},
-    {"record_verbs", "eval_verb", "table_options"},
+    {"record_verbs", "eval_verb", "predict_verb", "table_options"},
     {"cli"},
 ]
 """Bottom to top: a module imports from its own layer or below."""

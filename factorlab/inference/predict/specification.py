@@ -62,7 +62,7 @@ class Member:
         return ", ".join([f"K={self.factors}", *told])
 
 
-DEFAULT_MEMBERS = (Member(2, floor=True), Member(4), Member(6, floor=True))
+DEFAULT_MEMBERS = (Member(2, floor=True, residual=True), Member(4), Member(6, floor=True, residual=True))
 """Members of the default mixture; their weights come from held-out training cells."""
 
 
