@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, default=9)
-    parser.add_argument("--draws", type=int, default=125)
+    parser.add_argument("--draws", type=int, default=75)
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
     models = pd.read_csv(args.data / "models.csv").rename(columns={"provider": "family"})
@@ -40,7 +40,7 @@ def main() -> None:
         name="benchpress",
     )
     folds = pd.read_csv(args.data / "folds_dev.csv")
-    settings = Settings(covariates=("reasoning",), level=LEVEL, effort=Effort(args.draws, 200, 2, 7), seed=1)
+    settings = Settings(covariates=("reasoning",), level=LEVEL, effort=Effort(args.draws, 150, 2, 7), seed=1)
     rows, ours, theirs = [], [], []
     for (seed, fold), part in list(folds.groupby(["seed", "fold"]))[: args.folds]:
         hidden = np.zeros(table.scores.shape, dtype=bool)

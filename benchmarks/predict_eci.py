@@ -72,13 +72,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--folds", type=int, default=10)
-    parser.add_argument("--draws", type=int, default=125)
+    parser.add_argument("--draws", type=int, default=75)
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
     table, cells = read(args.data)
     place = {name: i for i, name in enumerate(table.model_names)}
     column = {name: j for j, name in enumerate(table.benchmark_names)}
-    settings = Settings(level=LEVEL, effort=Effort(args.draws, 200, 2, 7), seed=1)
+    settings = Settings(level=LEVEL, effort=Effort(args.draws, 150, 2, 7), seed=1)
     rows, ours = [], []
     peers: dict[str, list] = {"ECI's sigmoid": [], "clipped linear": []}
     splits = list(KFold(10, shuffle=True, random_state=42).split(cells))
