@@ -16,6 +16,7 @@ from factorlab.plots.style import (
     INK,
     PALETTE,
     benchmark_names,
+    blank_rows,
     caption,
     name_rows,
     new_figure,
@@ -55,9 +56,12 @@ def predictions_figure(prediction: Prediction, *, models: Sequence[str] | None =
     names = benchmark_names(benchmarks, table)
     width = 2.2 + 3.4 * len(chosen)
     figure = new_figure(max(width, 6.5), 1.7 + ROW * len(benchmarks), "Predicted scores")
-    panels = figure.subplots(1, len(chosen), squeeze=False, sharex=True, sharey=True)[0]
+    panels = figure.subplots(1, len(chosen), squeeze=False, sharex=True)[0]
     for axes, model in zip(panels, chosen, strict=True):
-        name_rows(axes, names.labels, names.colours)
+        if axes is panels[0]:
+            name_rows(axes, names.labels, names.colours)
+        else:
+            blank_rows(axes, len(benchmarks))
         _panel(axes, prediction, model, benchmarks)
         beyond = cells.loc[cells["model"] == model, "extrapolates"].iloc[0]
         axes.set_title(short(model, 34) + ("\nbeyond what was seen" if beyond else ""), fontsize=9)
