@@ -39,15 +39,15 @@ LAYERS = [
     {"eval"},
     {"health", "health_text", "suspects"},
     {"inference"},
-    {"simulation", "options", "analysis", "refit_tables", "refits"},
+    {"simulation", "options", "analysis", "refit_tables", "refits", "power_tasks", "power"},
     {"summary"},
     {"plots"},
     {"gallery", "painter"},
     {"page"},
     {"report"},
     {"runs", "refit_folder"},
-    {"progress", "console"},
-    {"record_verbs", "eval_verb", "table_options"},
+    {"progress", "console", "design_console"},
+    {"record_verbs", "eval_verb", "table_options", "design_verbs"},
     {"cli"},
 ]
 """Bottom to top: a module imports from its own layer or below."""
