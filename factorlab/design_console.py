@@ -67,7 +67,16 @@ def show_next(found: NextBenchmarks, console: Console) -> None:
 
 def _sequence(found: NextBenchmarks, console: Console) -> None:
     out = _table("One after the other, each given those before")
-    for name in ("step", "benchmark", "instances", "total cost", "information (nats)", "in all", "sd after", "P(best)"):
+    for name in (
+        "step",
+        "benchmark",
+        "instances",
+        "total cost",
+        "information (nats)",
+        "in all",
+        "sd after",
+        "P(best)",
+    ):
         out.add_column(name, justify="left" if name == "benchmark" else "right", no_wrap=True)
     for _, row in found.sequence.iterrows():
         out.add_row(
@@ -94,7 +103,9 @@ def show_power(study: PowerStudy, console: Console) -> None:
     )
     out = _table(f"{what} ({100 * o.level:g} % Wilson intervals)")
     names = ["models", "benchmarks", "instances", "budget error", "chance"]
-    names += ["without a difference", "chance at right size", "first", "second", "tables"] if difference else []
+    names += (
+        ["without a difference", "chance at right size", "first", "second", "tables"] if difference else []
+    )
     names += [] if difference else ["too few", "too many", "tables"]
     for name in names:
         out.add_column({"first": o.first, "second": o.second}.get(name, name), justify="right", no_wrap=True)

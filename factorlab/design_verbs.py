@@ -146,14 +146,18 @@ def _read_costs(path: Path, cost: dict[str, float], once: dict[str, float]) -> N
     frame = read_frame(path)
     for column in ("benchmark", "cost"):
         if column not in frame:
-            raise InputError(f"'{path}' has no column '{column}'; give benchmark, cost and, if any, fixed_cost")
+            raise InputError(
+                f"'{path}' has no column '{column}'; give benchmark, cost and, if any, fixed_cost"
+            )
     for column, into in (("cost", cost), ("fixed_cost", once)):
         if column not in frame:
             continue
         if not is_number(frame[column]):
             raise InputError(f"'{path}': column '{column}' is not all numbers; give costs of 0 or more")
         known = frame[frame[column].notna()]
-        into |= {str(name): float(value) for name, value in zip(known["benchmark"], known[column], strict=True)}
+        into |= {
+            str(name): float(value) for name, value in zip(known["benchmark"], known[column], strict=True)
+        }
 
 
 def _is_number(text: str) -> bool:
@@ -180,10 +184,17 @@ def _amounts(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.command(name="power")
-@click.option("--like", type=FILE, metavar="TABLE|RUN", help="Models, budgets, benchmarks and loadings of a table or run.")
+@click.option(
+    "--like",
+    type=FILE,
+    metavar="TABLE|RUN",
+    help="Models, budgets, benchmarks and loadings of a table or run.",
+)
 @click.option("--models", default="20,35,70", show_default=True, metavar="N,...", help="Numbers of models.")
 @click.option("--benchmarks", metavar="N,...", help="Numbers of benchmarks; default 19, or those of --like.")
-@click.option("--instances", metavar="N,...", help="Instances of a benchmark; default 1000, or those of --like.")
+@click.option(
+    "--instances", metavar="N,...", help="Instances of a benchmark; default 1000, or those of --like."
+)
 @click.option(
     "--token-log-sd",
     default="0",
@@ -198,7 +209,9 @@ def _amounts(given: tuple[str, ...]) -> dict[str, Any]:
     help="True correlation of an ability and a log budget; default PC2:ja=0.8, PC2:en=0.2.",
 )
 @click.option("--factors", type=int, default=3, show_default=True, help="True number of factors.")
-@click.option("--languages", default="en,ja", show_default=True, help="Languages with a budget (without --like).")
+@click.option(
+    "--languages", default="en,ja", show_default=True, help="Languages with a budget (without --like)."
+)
 @click.option(
     "--question",
     type=click.Choice(["difference", "factors"]),
@@ -206,7 +219,9 @@ def _amounts(given: tuple[str, ...]) -> dict[str, Any]:
     show_default=True,
     help="Tell two correlations apart, or find the number of factors.",
 )
-@click.option("--difference", default="PC2:ja-en", show_default=True, metavar="PCk:A-B", help="Which correlations.")
+@click.option(
+    "--difference", default="PC2:ja-en", show_default=True, metavar="PCk:A-B", help="Which correlations."
+)
 @click.option(
     "--method",
     type=click.Choice(["pca", "bayes"]),
@@ -221,11 +236,21 @@ def _amounts(given: tuple[str, ...]) -> dict[str, Any]:
     show_default=True,
     help="Of two-step PCA: jackknife over lineages, abilities known or found again; bootstrap of lineages.",
 )
-@click.option("--family-share", type=float, default=0.0, show_default=True, help="Share of residual variance of families.")
+@click.option(
+    "--family-share",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Share of residual variance of families.",
+)
 @click.option("--level", type=float, default=0.94, show_default=True, help="Probability of the intervals.")
-@click.option("--simulations", type=int, default=200, show_default=True, help="Tables of each setting and truth.")
+@click.option(
+    "--simulations", type=int, default=200, show_default=True, help="Tables of each setting and truth."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
-@click.option("--workers", type=int, help="Tables at once; default: the machine's cores, or all of a cluster.")
+@click.option(
+    "--workers", type=int, help="Tables at once; default: the machine's cores, or all of a cluster."
+)
 @click.option("--cluster", metavar="URL", help="Where they run: dask://host:port or ray://host:port.")
 @click.option("--out", type=FILE, help="A CSV file, or a folder for table, JSON and figure.")
 @click.option("--force", is_flag=True, help="Replace a folder that an earlier call wrote.")
@@ -256,7 +281,9 @@ def power_verb(
 
     table, loading = _like(like, factors)
     with Display(silent=quiet) as progress:
-        study = measure_power(like=table, loading=loading, factors=factors, progress=progress, **asked, **rest)
+        study = measure_power(
+            like=table, loading=loading, factors=factors, progress=progress, **asked, **rest
+        )
     if out is not None:
         _write_study(study, out)
     if as_json:
@@ -279,7 +306,9 @@ def _like(path: Path | None, factors: int) -> tuple[Any, Any]:
 
     if path.is_dir():
         if not (path / "run.json").is_file():
-            raise InputError(f"--like '{path}' is a folder but no run; give a score table, or a run of factorlab fit")
+            raise InputError(
+                f"--like '{path}' is a folder but no run; give a score table, or a run of factorlab fit"
+            )
         table = read_scores(path / "table" / "scores.parquet", name=path.stem)
         if (path / "bayes.nc").is_file():
             solution = load_solution(path / "bayes.nc")
@@ -336,7 +365,9 @@ def _listed(text: str, option: str, kind: type, example: str) -> list[Any]:
     except ValueError:
         out = []
     if not out:
-        raise InputError(f"{option} '{text}' is no list of numbers; give them divided by commas, such as {example}")
+        raise InputError(
+            f"{option} '{text}' is no list of numbers; give them divided by commas, such as {example}"
+        )
     return list(dict.fromkeys(out))
 
 

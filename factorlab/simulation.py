@@ -68,7 +68,8 @@ def simulate(
         Rows longer than 1 are shortened to communality 0.95.
     rho : mapping, optional
         (factor index from 0, language) to the population correlation of ability and log budget,
-        given these budgets; those of one factor are met together. Default: factor 0 with the first language 0.9, factor 1 with the last 0.8.
+        given these budgets; those of one factor are met together. Default: factor 0 with the first
+        language 0.9, factor 1 with the last 0.8.
     token_log_sd : float
         Standard deviation of the natural log of published over true token counts; members of a
         family share their error, as the model assumes of guessed shares.

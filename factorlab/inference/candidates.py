@@ -174,7 +174,9 @@ def find_candidates(
     _more_than_it_has(names, n, about, keep, notes)
     bounds = [names[j] for j in keep if "upper bound" in about.source[j]]
     if bounds:
-        notes.append(f"Sampling variance is an upper bound, so fewer instances do as well: {listed(bounds, 20)}.")
+        notes.append(
+            f"Sampling variance is an upper bound, so fewer instances do as well: {listed(bounds, 20)}."
+        )
     unknown = [names[j] for j in keep if about.tau2[j] == 0]
     if unknown:
         notes.append(
@@ -213,7 +215,8 @@ def _unsized(names: list[str], about: Sampling, priced: set[str], notes: list[st
         return np.zeros(len(names), dtype=bool)
     if not about.sized.any():
         notes.append(
-            "The table has no numbers of instances: a whole benchmark counts as one, and costs 1 where no cost is given."
+            "The table has no numbers of instances: a whole benchmark counts as one, and costs 1 where no cost "
+            "is given."
         )
         return np.zeros(len(names), dtype=bool)
     out = np.array([not s and name not in priced for name, s in zip(names, about.sized, strict=True)])
@@ -223,9 +226,7 @@ def _unsized(names: list[str], about: Sampling, priced: set[str], notes: list[st
     return out
 
 
-def _amount(
-    name: str, amount: Amount, j: int, about: Sampling, noise_var: np.ndarray, has: float
-) -> float:
+def _amount(name: str, amount: Amount, j: int, about: Sampling, noise_var: np.ndarray, has: float) -> float:
     """Instances of one benchmark that would be run, all where the best are asked for; 0 where enough were."""
     if isinstance(amount, int):
         if amount < 1:
@@ -260,11 +261,16 @@ def _more_than_it_has(
 ) -> None:
     more = [names[j] for j in keep if about.sized[j] and n[j] > about.size[j]]
     if more:
-        notes.append(f"More instances than there are now, so new ones have to be written: {listed(more, 20)}.")
+        notes.append(
+            f"More instances than there are now, so new ones have to be written: {listed(more, 20)}."
+        )
 
 
 def _cost_unit(
-    about: Sampling, keep: np.ndarray, cost: Mapping[str, float] | None, fixed_cost: Mapping[str, float] | float
+    about: Sampling,
+    keep: np.ndarray,
+    cost: Mapping[str, float] | None,
+    fixed_cost: Mapping[str, float] | float,
 ) -> str:
     if cost or (fixed_cost if isinstance(fixed_cost, Mapping) else fixed_cost > 0):
         return "unit of cost"

@@ -38,24 +38,31 @@ def power_curves(study: PowerStudy) -> Figure:
     for column, error in enumerate(errors):
         part = rows[rows["token_log_sd"] == error]
         for k, (_, line) in enumerate(lines.iterrows()):
-            same = part["instances"].isna() if pd.isna(line["instances"]) else part["instances"] == line["instances"]
+            same = (
+                part["instances"].isna()
+                if pd.isna(line["instances"])
+                else part["instances"] == line["instances"]
+            )
             one = part[(part["benchmarks"] == line["benchmarks"]) & same].sort_values("models")
-            _line(axes[0, column], one, ("share", "lower", "upper"), k)
-            if o.question == "difference":
-                _line(axes[1, column], one, ("size", "size_lower", "size_upper"), k)
-            else:
-                _line(axes[1, column], one, ("too_many", "", ""), k)
+            aside = 0.012 * np.ptp(rows["models"]) * (k - (len(lines) - 1) / 2)
+            _line(axes[0, column], one, ("share", "lower", "upper"), k, aside)
+            low = ("size", "size_lower", "size_upper") if o.question == "difference" else ("too_many", "", "")
+            _line(axes[1, column], one, low, k, aside)
         _frame(axes[0, column], axes[1, column], error, column == 0, study)
-    note = f"Rule: {study.rule}. {o.simulations} tables each; bands: {100 * o.level:g} % Wilson intervals."
+    note = f"Rule: {study.rule}. {o.simulations} tables each; bands: {100 * o.level:g} % Wilson intervals. Dotted: 0.8."
+    if o.question == "difference":
+        note += f" Dashed: the {100 * (1 - o.level):g} % that the level says."
     if len(set(rows["token_log_sd"])) > MOST_PANELS:
-        note += f" Other budget errors are in the table ({len(set(rows['token_log_sd'])) - MOST_PANELS} more)."
+        note += (
+            f" Other budget errors are in the table ({len(set(rows['token_log_sd'])) - MOST_PANELS} more)."
+        )
     caption(figure, _legend(lines), note)
     return figure
 
 
-def _line(axes: Axes, one: pd.DataFrame, columns: tuple[str, str, str], k: int) -> None:
+def _line(axes: Axes, one: pd.DataFrame, columns: tuple[str, str, str], k: int, aside: float) -> None:
     colour, marker = PALETTE[k % len(PALETTE)], MARKERS[k % len(MARKERS)]
-    x = one["models"].to_numpy()
+    x = one["models"].to_numpy() + aside  # beside each other where lines meet
     if columns[1]:
         lower, upper = (one[name].to_numpy(dtype=float) for name in columns[1:])
         axes.fill_between(x, lower, upper, color=colour, alpha=0.15, linewidth=0)
@@ -79,7 +86,9 @@ def _frame(top: Axes, bottom: Axes, error: float, first: bool, study: PowerStudy
     if difference:
         bottom.axhline(1 - study.options.level, color=FAINT, linewidth=1, linestyle="--")
     if first:
-        top.set_ylabel("share of tables in which\nit is told" if difference else "share of tables with\nthe right number")
+        top.set_ylabel(
+            "share of tables in which\nit is told" if difference else "share of tables with\nthe right number"
+        )
         bottom.set_ylabel("share without a\ndifference (size)" if difference else "share with\ntoo many")
 
 
@@ -89,6 +98,13 @@ def _legend(lines: pd.DataFrame) -> list[Line2D]:
         items = "" if pd.isna(line["instances"]) else f", {line['instances']:,.0f} instances each"
         label = f"{line['benchmarks']:.0f} benchmarks{items}"
         out.append(
-            Line2D([], [], color=PALETTE[k % len(PALETTE)], marker=MARKERS[k % len(MARKERS)], markersize=5, label=label)
+            Line2D(
+                [],
+                [],
+                color=PALETTE[k % len(PALETTE)],
+                marker=MARKERS[k % len(MARKERS)],
+                markersize=5,
+                label=label,
+            )
         )
     return out

@@ -91,7 +91,9 @@ def test_a_new_model_is_the_joint_normal_conditioned(solution, table, factor):
         seen = {"new": (j, tau2(table)[j] / n)}
         after = np.array([conditioned(solution, table, d, seen, factor) for d in range(3)])
         assert rows.loc[f"b{j}", "gain"] == pytest.approx((before - after).mean(), rel=1e-9)
-        assert rows.loc[f"b{j}", "information"] == pytest.approx(0.5 * np.log(before / after).mean(), rel=1e-9)
+        assert rows.loc[f"b{j}", "information"] == pytest.approx(
+            0.5 * np.log(before / after).mean(), rel=1e-9
+        )
         assert rows.loc[f"b{j}", "sd"] == pytest.approx(np.sqrt(after).mean(), rel=1e-9)
 
 
@@ -188,10 +190,13 @@ def test_without_numbers_of_instances_a_benchmark_is_one(table, solution):
     )
     alone = solution.with_(draws=solution.draws.drop_vars("pair_sd"))
     out = next_benchmarks(alone, bare, "PC1")
-    assert set(out.candidates["cost"]) == {1.0} and out.cost_unit == "benchmark"
+    assert set(out.candidates["cost"]) == {1.0}
+    assert out.cost_unit == "benchmark"
     assert np.isnan(out.candidates["enough"]).all()
     assert any("no numbers of instances" in note for note in out.notes)
-    with pytest.raises(InputError, match="instances of 'b0' is 7, but the table does not say how many it has"):
+    with pytest.raises(
+        InputError, match="instances of 'b0' is 7, but the table does not say how many it has"
+    ):
         next_benchmarks(alone, bare, "PC1", instances=7)
 
 
