@@ -233,7 +233,7 @@ def _table(
     top = expected(state, added_weight(state.noise_var, found.known, found.tau2, np.inf))
     value = _value(told, found, by)
     best = np.bincount(keep[np.argmax(value[:, keep], axis=1)], minlength=len(top)) / len(told)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for j in keep[np.argsort(-value[:, keep].mean(axis=0), kind="stable")]:
         enough = found.tau2[j] / state.noise_var[:, j] if found.tau2[j] > 0 else np.full(len(told), np.nan)
         middle = {"enough": float(np.median(enough))} if found.tau2[j] > 0 else {}

@@ -80,10 +80,10 @@ def _forest(
         colours,
     )
     axes.plot(rows["ceiling"], place, linestyle="none", marker="|", markersize=9, color=FAINT)
-    axes.hlines(place, rows["information_lower"], rows["information_upper"], color=colours, linewidth=1.4)
-    axes.scatter(rows["information"], place, s=24, c=colours, zorder=3)
+    axes.hlines(place, rows["information_lower"], rows["information_upper"], color=INK, linewidth=1.4)
+    axes.scatter(rows["information"], place, s=24, color=INK, zorder=3, clip_on=False)
     axes.set_xlim(left=0)
-    axes.set_title("Run once" + (" (instances)" if sized else ""))
+    axes.set_title("Run once" + (" (instances in brackets)" if sized else ""))
     axes.set_xlabel(f"information on {found.ability} (nats)")
 
 
@@ -103,7 +103,9 @@ def _curves(axes: Axes, found: NextBenchmarks) -> None:
     axes.set_ylim(bottom=0)
     axes.grid()
     axes.set_title("More instances (dot: run once)")
-    axes.set_xlabel("instances run" if found.model is None else "further instances run (log scale)")
+    axes.set_xlabel(
+        "instances run (log scale)" if found.model is None else "further instances run (log scale)"
+    )
     axes.set_ylabel(f"information on {found.ability} (nats)")
     axes.legend(loc="upper left")
 
