@@ -27,7 +27,8 @@ What the files hold is in [formats.md](formats.md), what the model is in [model.
 
 Exit codes: 0 done, 1 a mistake in the input (one line on stderr), 2 a mistake in the usage, 3 what
 `--strict` asks about was found, 130 interrupted (what is kept is in [formats.md](formats.md#exit-codes)).
-How `refit` and `--cluster` are used is in [many_fits.md](many_fits.md), how `eval` is in [eval.md](eval.md).
+How `refit` and `--cluster` are used is in [many_fits.md](many_fits.md), how `eval` is in [eval.md](eval.md),
+`next` and `power` in [design.md](design.md).
 """
 
 

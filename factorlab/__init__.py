@@ -31,6 +31,8 @@ _WHERE = {
     "fit_budgets": "factorlab.inference.joint_budgets",
     "compare": "factorlab.inference.compare",
     "FitOptions": "factorlab.options",
+    "next_benchmarks": "factorlab.inference.information",
+    "measure_power": "factorlab.power",
     "refit": "factorlab.refits",
     "run_batch": "factorlab.batch",
     "predict": "factorlab.inference.predict.prediction",

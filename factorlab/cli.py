@@ -19,6 +19,7 @@ import click
 
 from factorlab import __version__
 from factorlab.collector import seldom_collected
+from factorlab.design_verbs import factor_number, next_verb, parse_rho, power_verb
 from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
 from factorlab.predict_verb import predict_verb
@@ -67,17 +68,12 @@ def main() -> None:
     """
 
 
-def _factor_number(text: str, option: str) -> int:
-    number = text.strip().upper().removeprefix("PC")
-    if not number.isdigit() or int(number) < 1:
-        raise InputError(f"{option} names factor '{text}'; give PC1, PC2, ... or 1, 2, ...")
-    return int(number)
-
-
 main.add_command(eval_verb)
 main.add_command(import_verb)
 main.add_command(predict_verb)
 main.add_command(scores)
+main.add_command(next_verb)
+main.add_command(power_verb)
 
 
 @main.command()
@@ -251,7 +247,7 @@ def fit(
     target = check_free(out if out is not None else Path(f"{scores.name}.fit"), force)
     if anchor:
         pairs = [pair(text, "--anchor", "PCk=BENCHMARK") for text in anchor]
-        chosen = {_factor_number(k, "--anchor"): name for k, name in pairs}
+        chosen = {factor_number(k, "--anchor"): name for k, name in pairs}
         scores = with_anchors(scores, chosen, options.factors)
     from factorlab.console import show
     from factorlab.progress import Display
@@ -546,7 +542,7 @@ def simulate(
         loading=fit_pca(source, factors, missing="em").loading_mean().to_numpy()
         if source is not None
         else None,
-        rho=dict(_rho(text) for text in rho) or None,
+        rho=dict(parse_rho(text) for text in rho) or None,
         n_instances=instances,
         **rest,
     )
@@ -558,16 +554,6 @@ def simulate(
         f"Wrote {out}/ ({len(simulated.table.model_names)} models x "
         f"{len(simulated.table.benchmark_names)} benchmarks)"
     )
-
-
-def _rho(text: str) -> tuple[tuple[int, str], float]:
-    left, value = pair(text, "--rho", "PCk:LANG=R")
-    factor, _, language = left.partition(":")
-    number = _factor_number(factor, "--rho") - 1
-    try:
-        return (number, language.strip()), float(value)
-    except ValueError:
-        raise InputError(f"--rho '{text}' is not of the form PCk:LANG=R, such as PC2:ja=0.8") from None
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def simulate(
     """Simulate a score table from the measurement and budget model.
 
         z_ij = lambda_j' theta_i + psi_j e_ij,            psi_j^2 = 1 - |lambda_j|^2, at least 0.05
-        theta_ik = rho_kl x_il + sqrt(1 - rho_kl^2) u_ik,  x_il = standardised log10(N_i D_il)
+        theta_ik = b_k' x_i + sqrt(1 - b_k' R b_k) u_ik,   x_il = standardised log10(N_i D_il)
+        R b_k = rho_k,                                     R the correlations of x (one language: b = rho)
         y_ij ~ Binomial(n_j, location_j + scale_j z_ij) / n_j
 
     Parameters
@@ -67,7 +68,8 @@ def simulate(
         Rows longer than 1 are shortened to communality 0.95.
     rho : mapping, optional
         (factor index from 0, language) to the population correlation of ability and log budget,
-        given these budgets. Default: factor 0 with the first language 0.9, factor 1 with the last 0.8.
+        given these budgets; those of one factor are met together. Default: factor 0 with the first
+        language 0.9, factor 1 with the last 0.8.
     token_log_sd : float
         Standard deviation of the natural log of published over true token counts; members of a
         family share their error, as the model assumes of guessed shares.
@@ -224,12 +226,22 @@ def _ability(
     own = rng.standard_normal((len(family), factors))
     shared = rng.standard_normal((len(names), factors))[codes]
     out = np.sqrt(1 - family_share) * own + np.sqrt(family_share) * shared
-    for (factor, language), value in rho.items():
+    for factor in sorted({factor for factor, _ in rho}):
         if not 0 <= factor < factors:
             raise InputError(f"rho names factor {factor + 1} of {factors}; factors are counted from PC1")
-        x = budget[language].to_numpy()
-        x = (x - x.mean()) / x.std()
-        out[:, factor] = value * x + np.sqrt(1 - value**2) * out[:, factor]
+        goal = {language: value for (k, language), value in rho.items() if k == factor}
+        x = budget[list(goal)].to_numpy()
+        x = (x - x.mean(axis=0)) / x.std(axis=0)
+        among, r = x.T @ x / len(x), np.array(list(goal.values()))
+        slope = np.linalg.lstsq(among, r, rcond=None)[0]
+        explained = float(r @ slope)
+        if explained >= 1 or not np.allclose(among @ slope, r, atol=1e-9):
+            told = ", ".join(f"{language} {value:g}" for language, value in goal.items())
+            raise InputError(
+                f"rho of PC{factor + 1} ({told}) cannot be had together: the log budgets correlate by "
+                f"{among[0, -1]:.2f}; give values that are nearer to each other, or smaller"
+            )
+        out[:, factor] = x @ slope + np.sqrt(1 - explained) * out[:, factor]
     return out
 
 

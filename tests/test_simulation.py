@@ -75,3 +75,16 @@ def test_like_the_real_matrix(swallow):
 def test_bad_options_are_one_line(options, message):
     with pytest.raises(InputError, match=message):
         simulate(**options)
+
+
+def test_several_rhos_of_one_ability_are_met_together():
+    """Budgets correlate, so each correlation is both the language's own part and the others'."""
+    goal = {(1, "ja"): 0.7, (1, "en"): 0.1}
+    out = simulate(models=4000, benchmarks=6, factors=2, rho=goal, seed=0)
+    ability = out.truth.stacked("ability")[0, :, 1]
+    assert np.corrcoef(out.budget["ja"], out.budget["en"])[0, 1] > 0.3
+    for (_, language), value in goal.items():
+        assert np.corrcoef(ability, out.budget[language])[0, 1] == pytest.approx(value, abs=0.03)
+    assert ability.std() == pytest.approx(1, abs=0.04)
+    with pytest.raises(InputError, match=r"rho of PC2 \(ja 0.9, en -0.9\) cannot be had together"):
+        simulate(models=400, benchmarks=6, factors=2, rho={(1, "ja"): 0.9, (1, "en"): -0.9}, seed=0)
