@@ -87,6 +87,9 @@ class Settings:
             raise InputError("no member was given; give at least one number of factors")
 
 
+PredictionSettings = Settings
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Fitted members, their weights and the calibration of their intervals.
