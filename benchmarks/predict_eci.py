@@ -56,6 +56,7 @@ def base_model(name: str) -> str:
 
 def read(folder: Path) -> tuple[ScoreTable, pd.DataFrame]:
     cells = pd.read_csv(folder / "scores.csv")
+    cells["model"] = cells["model"].str.strip()
     date = cells.groupby("model")["date"].first()
     rows = [
         {"model": m, "family": family(m), "base_model": base_model(m), "release_date": date[m]}
