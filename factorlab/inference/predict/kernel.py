@@ -42,6 +42,9 @@ RIDGE = 0.01
 
 LEAST_NU = 1.5
 
+# Below, error_model="numpy": far out, where a trajectory may go before it is turned down, a division by zero is
+# an infinite number and the point is refused; Python's error could not leave a C function.
+
 EDGE = 1e-9
 """Probabilities of a count are held this far from 0 and 1."""
 
@@ -151,7 +154,7 @@ class Natural(NamedTuple):
     x: Any
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def logistic(v):
     if v >= 0:
         return 1.0 / (1.0 + exp(-v))
@@ -159,7 +162,7 @@ def logistic(v):
     return e / (1.0 + e)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def digamma(v):
     """Derivative of log gamma for v > 0: recurrence up to 6, then the asymptotic series (DLMF 5.11.2)."""
     out = 0.0
@@ -171,7 +174,7 @@ def digamma(v):
     return out + log(v) - 0.5 / v - series
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def natural(q, a):
     """The vector ``q`` on the parameters' own scale."""
     M, J, K, P = a.sizes
@@ -229,7 +232,7 @@ def natural(q, a):
     )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _predictor(n, i, j, omega):
     eta = n.mu[j] + n.shift[j] + omega
     for k in range(n.theta.shape[1]):
@@ -237,7 +240,7 @@ def _predictor(n, i, j, omega):
     return eta
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def value_and_gradient(q, a, out):
     """Log density (up to a constant of the priors) at ``q``; its gradient goes into ``out``."""
     M, J, K = a.sizes[0], a.sizes[1], a.sizes[2]
@@ -341,7 +344,7 @@ def value_and_gradient(q, a, out):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _centred_block(q, out, first, n, center, spread, skip):
     """Log density of q[first:first + n] ~ Normal(q[center], exp(q[spread])), and its gradient."""
     value, log_sd = 0.0, q[spread]
@@ -359,7 +362,7 @@ def _centred_block(q, out, first, n, center, spread, skip):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _centred(q, a, n, out):
     """Log density of the centred priors; what is common to benchmarks gets its gradient here, that of
     abilities goes on to predictors and kin in `_pull_back_models`."""
@@ -376,7 +379,7 @@ def _centred(q, a, n, out):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, g_ceiling):
     """From the gradient by benchmarks' parameters to that by the vector."""
     J, K = a.sizes[1], a.sizes[2]
@@ -400,7 +403,7 @@ def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, 
             out[o[_CEILING] + j] += g_ceiling[j] * (1.0 - a.high[j]) * v * (1.0 - v)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pull_back_models(q, a, n, out, g_theta, g_tau):
     """From the gradient by models' parameters to that by the vector."""
     M, K, P = a.sizes[0], a.sizes[2], a.sizes[3]
@@ -433,7 +436,7 @@ def _pull_back_models(q, a, n, out, g_theta, g_tau):
             out[o[_LEVEL] + level] += g_expected[i, k] * scale * q[o[_EFFECT] + node * K + k]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def cell_moments(draws, a, row, column, specific_index, noise, move):
     """Mean and scale of cells under many draws.
 
@@ -511,17 +514,17 @@ def address_table(arrays: Arrays) -> np.ndarray:
     return np.array([v for part in parts for v in part], dtype=np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _ints(table, at):
     return carray(as_pointer(table[at]), (table[at + 1],), np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _floats(table, at):
     return carray(as_pointer(table[at]), (table[at + 1],), np.float64)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _evaluate(q, table, out):
     # One array after the other, two numbers each (address, length), the predictors three: the order of `Arrays`.
     arrays = Arrays(
