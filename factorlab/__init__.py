@@ -32,6 +32,7 @@ _WHERE = {
     "compare": "factorlab.inference.compare",
     "FitOptions": "factorlab.options",
     "refit": "factorlab.refits",
+    "plan": "factorlab.inference.predict.plan",
     "run_batch": "factorlab.batch",
     "write_report": "factorlab.report",
 }

@@ -21,6 +21,7 @@ from factorlab import __version__
 from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
+from factorlab.plan_verb import plan_verb
 from factorlab.record_verbs import import_verb, pair, scores
 from factorlab.table_options import FILE, READING, F, read_table, table_options
 
@@ -76,6 +77,7 @@ def _factor_number(text: str, option: str) -> int:
 main.add_command(eval_verb)
 main.add_command(import_verb)
 main.add_command(scores)
+main.add_command(plan_verb)
 
 
 @main.command()

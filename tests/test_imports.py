@@ -45,9 +45,9 @@ LAYERS = [
     {"gallery", "painter"},
     {"page"},
     {"report"},
-    {"runs", "refit_folder"},
+    {"runs", "refit_folder", "plan_folder"},
     {"progress", "console"},
-    {"record_verbs", "eval_verb", "table_options"},
+    {"record_verbs", "eval_verb", "table_options", "plan_verb"},
     {"cli"},
 ]
 """Bottom to top: a module imports from its own layer or below."""

@@ -22,6 +22,8 @@ _WHERE = {
     "loadings_forest": "loadings",
     "loadings_heatmap": "loadings",
     "paired_differences": "abilities",
+    "plan_curves": "plans",
+    "plan_strategies": "plans",
     "predictive_correlations": "predictive",
     "predictive_floor": "predictive",
     "predictive_outliers": "predictive",

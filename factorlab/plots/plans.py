@@ -11,8 +11,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from factorlab.errors import InputError
-from factorlab.inference.predict.plan import Plan, amount
-from factorlab.inference.predict.plan_tables import ALL
+from factorlab.inference.predict.plan import Plan
+from factorlab.inference.predict.plan_notes import amount
+from factorlab.inference.predict.plan_tables import ALL, published_start
 from factorlab.plots.labels import name_points
 from factorlab.plots.style import (
     FAINT,
@@ -54,7 +55,7 @@ def plan_curves(plan: Plan) -> Figure:
     names = [str(b) for b in plan.targets["benchmark"] if b != ALL][:MOST_TARGETS]
     if not names:
         raise InputError("the plan has no target to draw")
-    figure = new_figure(1.6 + 3.9 * len(names), 6.0, _title(plan))
+    figure = new_figure(max(7.4, 1.6 + 3.9 * len(names)), 6.0, _title(plan))
     panels = figure.subplots(
         2, len(names), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [1.6, 1]}
     )
@@ -64,14 +65,16 @@ def plan_curves(plan: Plan) -> Figure:
         row = plan.targets[plan.targets["benchmark"] == name].iloc[0]
         _score(panels[0, k], plan, curve, row)
         _chance(panels[1, k], plan, curve, row)
-        dots.append((panels[0, k], plan.children[plan.children["benchmark"] == name]))
+        track = curve[["tokens_b", "median"]].to_numpy(dtype=float)
+        dots.append((panels[0, k], plan.children[plan.children["benchmark"] == name], track))
     panels[0, 0].set_ylabel("score")
     panels[1, 0].set_ylabel("probability within\nso many tokens")
     caption(figure, _keys(plan), _remark(plan, len(names)))
-    for axes, children in dots:
+    for axes, children, track in dots:
         name_points(
             axes, children["tokens_b"].to_numpy(dtype=float), children["score"].to_numpy(dtype=float),
             [short(m, 24) for m in children["model"]], [INK] * len(children),
+            lines=np.column_stack([track[:-1], track[1:]]),
         )  # fmt: skip
     return figure
 
@@ -90,10 +93,16 @@ def _frame(axes: Axes, plan: Plan) -> None:
     axes.set_xlim(plan.most / SHOWN_DECADES, plan.most)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: amount(v)))
     axes.grid(True)
-    edge = plan.curve.loc[~plan.curve["beyond_seen"], "tokens_b"].max()
-    if np.isfinite(edge) and edge < plan.most:
+    edge = plan.model.seen - published_start(plan.model)
+    if edge < plan.most:
         axes.axvspan(
-            edge, plan.most, facecolor="#efefef", edgecolor="#d4d4d4", hatch="///", linewidth=0, zorder=-3
+            max(edge, plan.most / SHOWN_DECADES),
+            plan.most,
+            facecolor="#efefef",
+            edgecolor="#d4d4d4",
+            hatch="///",
+            linewidth=0,
+            zorder=-3,
         )
 
 
@@ -136,9 +145,11 @@ def _chance(axes: Axes, plan: Plan, curve: pd.DataFrame, row: pd.Series) -> None
 def _keys(plan: Plan) -> list[Line2D | Patch]:
     level = f"{100 * plan.mixture.settings.level:g} %"
     keys: list[Line2D | Patch] = [
-        Line2D([], [], color=BAND, linewidth=1.8, label="median; probability (recalibrated)"),
-        Patch(facecolor=BAND, alpha=0.22, label=f"{level} band (recalibrated)"),
-        Line2D([], [], color=BAND, linewidth=1.0, linestyle=":", label="raw posterior"),
+        Line2D([], [], color=BAND, linewidth=1.8, label="median, probability"),
+        Patch(facecolor=BAND, alpha=0.22, label=f"{level} band"),
+        Line2D(
+            [], [], color=BAND, linewidth=1.0, linestyle=":", label="raw posterior (others: recalibrated)"
+        ),
         Line2D([], [], color=GOAL, linewidth=1.3, label="target; wanted probability"),
     ]
     if plan.targets["base_score"].notna().any():
@@ -154,9 +165,7 @@ def _keys(plan: Plan) -> list[Line2D | Patch]:
         )
     if len(plan.children):
         keys.append(
-            Line2D(
-                [], [], linestyle="none", marker="o", color=CHILD, label="models trained on from it, observed"
-            )
+            Line2D([], [], linestyle="none", marker="o", color=CHILD, label="trained on from it, observed")
         )
     if (plan.targets["benchmark"] == ALL).any():
         keys.append(Line2D([], [], color=INK, linewidth=1.2, linestyle="-.", label="all targets at once"))

@@ -10,13 +10,11 @@ import numpy as np
 import pandas as pd
 
 from factorlab.errors import InputError
-from factorlab.inference.predict.calibration import MODEL
 from factorlab.inference.predict.columns import scale_columns
 from factorlab.inference.predict.kernel import LINEAR
 from factorlab.inference.predict.mixture import Mixture, Settings, fit_mixture
+from factorlab.inference.predict.plan_notes import notes_of
 from factorlab.inference.predict.plan_tables import (
-    ALL,
-    MEAN,
     Reached,
     children_table,
     contrast_table,
@@ -26,7 +24,6 @@ from factorlab.inference.predict.plan_tables import (
     token_grid,
 )
 from factorlab.inference.predict.planned_model import BEYOND, PlannedModel, plan_model
-from factorlab.inference.predict.prediction import extrapolations
 from factorlab.inference.predict.predictors import token_floors, token_predictor
 from factorlab.inference.sampling import Progress
 from factorlab.score_table import ScoreTable
@@ -44,11 +41,11 @@ class Plan:
     most : float
         Further tokens looked at; what needs more is "out of reach".
     targets : pandas.DataFrame
-        A row a target, then one for all of them jointly: benchmark, target, base_score, met_by_base,
+        A row a target, then one for all of them jointly: benchmark, target, base_score, met_by_base;
         tokens_median, tokens_low, tokens_high, tokens_needed (fewest with which the target is reached with
-        `probability`) and tokens_needed_recalibrated, out_of_reach and out_of_reach_recalibrated
-        (probabilities), beyond_seen (tokens_needed is more than any scored model has). Tokens are inf where
-        `most` does not do.
+        `probability`), out_of_reach (a probability), beyond_seen (tokens_needed would be more than any scored
+        model has); the same from recalibrated samples, with _recalibrated behind the name. Tokens are inf
+        where `most` does not do.
     curve : pandas.DataFrame
         benchmark, target, tokens_b, median, low, high (recalibrated), raw_low, raw_high, expected (without
         noise), probability and probability_recalibrated (that at most so many tokens reach the target),
@@ -188,7 +185,7 @@ def plan(
         progress("curves", 0, 0)
     reached = Reached(mixture, model, targets, token_grid(model, limit))
     summary = target_table(reached, model, targets, probability, how.level)
-    needed = float(summary["tokens_needed"].iloc[-1])
+    needed = float(summary["tokens_needed_recalibrated"].iloc[-1])
     paid = spend if spend is not None else needed if 0 < needed <= model.seen else model.seen
     possible = other is not None and (model.start[model.predictor] != 0)
     strategies = (
@@ -201,7 +198,7 @@ def plan(
         children_table(model.table, base, language, list(targets)),
         contrast_table(mixture, model, list(targets)), reached.tokens, other, paid, mixture, (),
     )  # fmt: skip
-    return replace(result, notes=_notes(result, most is None, possible))
+    return replace(result, notes=notes_of(result, most is None, possible))
 
 
 def _check_targets(table: ScoreTable, targets: Mapping[str, float]) -> None:
@@ -232,104 +229,3 @@ def _other_language(model: PlannedModel, against: str | None) -> str | None:
             f"there are: {', '.join(others) or 'none'}"
         )
     return against
-
-
-def amount(tokens_b: float) -> str:
-    """Billions of tokens with three digits and no exponent: "0.042", "13.5", "2,430"."""
-    if not np.isfinite(tokens_b):
-        return "-"
-    if tokens_b == 0:
-        return "0"
-    digits = max(0, 2 - int(np.floor(np.log10(abs(tokens_b)))))
-    text = f"{float(f'{tokens_b:.3g}'):,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _notes(plan: Plan, by_default: bool, comparable: bool) -> tuple[str, ...]:
-    """What a reader has to know, in sentences."""
-    model, mixture = plan.model, plan.mixture
-    notes = [
-        "Associations are observational: the plan assumes that what holds between the models of the table holds "
-        "for the next one, trained with data and recipes like theirs.",
-        f"Out of reach: not reached with {amount(plan.most)} billion further tokens of {model.language}"
-        + (
-            f", {BEYOND:g} times the most of any scored model ({amount(model.seen)} billion)."
-            if by_default
-            else f" (most of any scored model: {amount(model.seen)} billion)."
-        ),
-    ]
-    if np.isfinite(model.most_stage) and model.base is not None:
-        notes.append(
-            f"The most that a scored model added to its base is {amount(model.most_stage)} billion; "
-            "beyond that the curve rests on models trained from scratch."
-        )
-    for row in plan.targets.to_dict(orient="records"):
-        if row["benchmark"] != ALL and row["met_by_base"]:
-            notes.append(
-                f"{model.base} scores {row['base_score']:.4g} on {row['benchmark']}: "
-                "0 further tokens, the target is met already."
-            )
-        if row["beyond_seen"] and np.isfinite(row["tokens_needed"]):
-            notes.append(
-                f"{row['benchmark']}: {amount(row['tokens_needed'])} billion are more than any scored model has: "
-                "an extrapolation."
-            )
-    notes += _calibration_notes(mixture)
-    notes += _contrast_notes(plan)
-    beyond = [
-        r
-        for r in extrapolations(mixture)[model.row].split("; ")
-        if r and not r.startswith(f"{token_predictor(model.language)} ")
-    ]
-    notes += [f"The planned model is unlike the scored ones: {'; '.join(beyond)}."] if beyond else []
-    if plan.against is None:
-        notes.append("No other language has enough known token counts: no comparison at equal compute.")
-    elif comparable:
-        notes.append(_spending_note(plan))
-    else:
-        notes.append(
-            f"No comparison at equal compute: no scored model is without {model.language}, so none of it cannot be "
-            f"spoken of; give the new model some with --tokens {model.language}=BILLIONS."
-        )
-    return (*notes, *mixture.inputs.columns.notes, *mixture.problems)
-
-
-def _spending_note(plan: Plan) -> str:
-    """The same tokens are few beside many: what they do to either logarithm."""
-    model, x = plan.model, plan.mixture.inputs.predictors
-    steps = []
-    for language in (str(plan.against), model.language):
-        p = x.names.index(token_predictor(language))
-        own = model.start[p]
-        have = own if np.isfinite(own) else 10 ** (x.center[p] + x.scale[p] * x.x[model.row, p])
-        have += model.fixed[p]
-        steps.append(f"{language} {np.log10(1 + plan.spend / have):+.2f}")
-    return (
-        f"At equal compute (6 N D, the same N) {amount(plan.spend)} billion tokens are spent on either language; "
-        f"they move log10 of its tokens by {', '.join(steps)}."
-    )
-
-
-def _calibration_notes(mixture: Mixture) -> list[str]:
-    c = mixture.calibration
-    if c is None or not np.isfinite(c.factor[MODEL]):
-        return ["Bands are raw: too few models without a score were held out to recalibrate them."]
-    return [
-        f"Held-out models without a score: {100 * c.raw_coverage[MODEL]:.0f} % of {c.n[MODEL]} scores in raw "
-        f"{100 * c.level:.0f} % intervals, {100 * c.coverage[MODEL]:.0f} % in recalibrated ones. Bands and numbers "
-        f"called recalibrated have each side times {c.factor[MODEL]:.2f}; the others are the raw posterior."
-    ]
-
-
-def _contrast_notes(plan: Plan) -> list[str]:
-    out = []
-    for row in plan.contrasts[plan.contrasts["model"] == MEAN].to_dict(orient="records"):
-        own = plan.contrasts[
-            (plan.contrasts["benchmark"] == row["benchmark"]) & (plan.contrasts["model"] != MEAN)
-        ]
-        out.append(
-            f"{row['benchmark']}: {len(own)} scored models trained on from a scored base gained "
-            f"{row['observed']:+.3f} on average (sd {own['observed'].std():.3f}); the {plan.model.language} tokens they "
-            f"added go with {row['expected']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}] in the fitted model."
-        )
-    return out

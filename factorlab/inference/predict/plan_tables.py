@@ -140,30 +140,20 @@ def target_table(
     tail = (1 - level) / 2
     rows = []
     for k, (name, goal) in enumerate(zip(names, goals, strict=True)):
-        low, median, high, needed = np.quantile(
-            raw[k], [tail, 0.5, 1 - tail, probability], method="inverted_cdf"
-        )
-        careful = float(np.quantile(wide[k], probability, method="inverted_cdf"))
-        rows.append(
-            {
-                "benchmark": name,
-                "target": goal,
-                "base_score": have.get(name, np.nan),
-                "met_by_base": bool(reached.met[k] if name != ALL else reached.met.all()),
-                "tokens_median": median,
-                "tokens_low": low,
-                "tokens_high": high,
-                "tokens_needed": needed,
-                "tokens_needed_recalibrated": careful,
-                "out_of_reach": float(np.isinf(raw[k]).mean()),
-                "out_of_reach_recalibrated": float(np.isinf(wide[k]).mean()),
-                "beyond_seen": bool(needed + _start(model) > model.seen * (1 + 1e-9)),
-            }
-        )
+        met = bool(reached.met[k] if name != ALL else reached.met.all())
+        row = {"benchmark": name, "target": goal, "base_score": have.get(name, np.nan), "met_by_base": met}
+        for tokens, kind in ((raw[k], ""), (wide[k], "_recalibrated")):
+            at = [0.5, tail, 1 - tail, probability]
+            found = np.quantile(tokens, at, method="inverted_cdf")
+            for what, value in zip(("median", "low", "high", "needed"), found, strict=True):
+                row[f"tokens_{what}{kind}"] = float(value)
+            row[f"out_of_reach{kind}"] = float(np.isinf(tokens).mean())
+            row[f"beyond_seen{kind}"] = bool(found[3] + published_start(model) > model.seen * (1 + 1e-9))
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _start(model: PlannedModel) -> float:
+def published_start(model: PlannedModel) -> float:
     """Tokens of the language that the planned model has before the plan, as published; 0 where unknown."""
     own = model.start[model.predictor]
     if np.isfinite(own):
@@ -212,7 +202,7 @@ def curve_table(
         both |= {"probability_recalibrated": _within(reached.wide_tokens.max(axis=1), reached.grid)}
         frames.append(pd.DataFrame(both))
     out = pd.concat(frames, ignore_index=True)
-    return out.assign(beyond_seen=out["tokens_b"] + _start(model) > model.seen * (1 + 1e-9))
+    return out.assign(beyond_seen=out["tokens_b"] + published_start(model) > model.seen * (1 + 1e-9))
 
 
 def _within(tokens: np.ndarray, grid: np.ndarray) -> np.ndarray:
@@ -293,12 +283,13 @@ def contrast_table(mixture: Mixture, model: PlannedModel, benchmarks: list[str])
     further[len(pairs) :, model.predictor] = [p[3] for p in pairs]
     mean = columns.to_scores(scores_with_tokens(mixture, row, column, further).expected, column)
     gain = mean[:, len(pairs) :] - mean[:, : len(pairs)]
-    out = pd.DataFrame([p[:5] for p in pairs], columns=named[:5])
+    rows = [p[:5] for p in pairs]
     for b in benchmarks:
-        own = np.flatnonzero([p[2] == b for p in pairs])
+        own = [k for k, p in enumerate(pairs) if p[2] == b]
         if len(own) > 1:
-            out.loc[len(out)] = [MEAN, "", b, np.nan, out["observed"].iloc[own].mean()]
+            rows.append((MEAN, "", b, np.nan, float(np.mean([rows[k][4] for k in own]))))
             gain = np.column_stack([gain, gain[:, own].mean(axis=1)])
+    out = pd.DataFrame(rows, columns=named[:5])
     tail = (1 - mixture.settings.level) / 2
     low, median, high = np.quantile(gain, [tail, 0.5, 1 - tail], axis=0)
     return out.assign(expected=median, low=low, high=high)

@@ -129,8 +129,9 @@ def _continued(
         raise InputError(
             f"base '{base}' is no model of table '{table.name}'; it has {list(map(str, table.models.index))}"
         )
-    own = table.models.loc[base]
-    params = float(own["params_b"]) if "params_b" in table.models and own.notna()["params_b"] else np.nan
+    params = np.nan
+    if "params_b" in table.models:
+        params = float(table.models["params_b"].to_numpy(dtype=float, na_value=np.nan)[_place(table, base)])
     name = _free(table, f"{base} + {language}")
     row: dict[str, Any] = {"model": name, "base_model": base, **_newest(table)}
     if np.isfinite(params):
@@ -139,6 +140,11 @@ def _continued(
     planned = add_models(larger, [row])
     start = np.full(len(x.names), np.nan)
     return _placed(planned, x, name, base, params, language, start, given, seen)
+
+
+def _place(table: ScoreTable, model: str) -> int:
+    """Row of a model in the models table."""
+    return [str(name) for name in table.models.index].index(model)
 
 
 def _new(
