@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from factorlab.inference.predict.plan import Plan
     from factorlab.scores import ScoreTable
 
+FEWEST_PARAMETERS = 1e5
+"""A smaller number was meant as billions."""
+
 
 @click.command(name="plan")
 @click.argument("source", metavar="RUN_OR_TABLE", type=FILE)
@@ -82,6 +85,10 @@ def plan_verb(
     counts = _numbers(tokens, "--tokens", "LANG=BILLIONS")
     if (base is None) == (params is None):
         raise InputError("give either --base MODEL (to train on) or --params N (a new model), one of the two")
+    if params is not None and not params >= FEWEST_PARAMETERS:
+        raise InputError(
+            f"--params {params:g} is no size of a model; give the number of parameters, such as 8e9"
+        )
     from factorlab.inference.predict.mixture import Settings
     from factorlab.inference.predict.plan import plan
     from factorlab.plan_folder import check_free, plan_text, write_plan

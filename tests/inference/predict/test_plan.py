@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from factorlab.inference.predict.plan_notes import amount
 from factorlab.inference.predict.plan_tables import ALL, MEAN, first_reached
 from factorlab.inference.predict.planned_model import plan_model
 from factorlab.inference.predict.predictive import draw_predictive
+from factorlab.plots import plan_curves, plan_strategies
 
 FITTED: dict[tuple[str, ...], object] = {}
 
@@ -344,6 +346,7 @@ def test_the_verb_writes_a_folder_and_prints(table, tmp_path):
         (["--target", "ja0=x", "--base", "base"], "'x' is no number"),
         (["--target", "ja0=0.6", "--target", "ja0=0.7", "--base", "base"], "twice"),
         (["--target", "ja0=0.6"], "one of the two"),
+        (["--target", "ja0=0.6", "--params", "8"], "--params 8 is no size of a model"),
         (["--target", "ja0=0.6", "--base", "base", "--level", "2"], "level 2"),
     ],
 )
@@ -353,3 +356,31 @@ def test_mistakes_of_the_verb_are_one_line(arguments, message, table, tmp_path):
     assert message in out.stderr
     assert len(out.stderr.strip().splitlines()) == 1
     assert out.stdout == ""
+
+
+def test_a_run_folder_stands_for_its_table(table, tmp_path):
+    table.write(tmp_path / "run" / "table")
+    asked = ("--target", f"ja0={GOAL}", "--base", "base", "--language", "ja", "--quiet")
+    assert "is not a run folder" in call(tmp_path / "run", *asked, code=1).stderr
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert "ja0 0.6" in call(tmp_path / "run", *asked).stdout
+
+
+def test_figures_say_what_they_show(table):
+    made = make_plan(table, {"ja0": GOAL, "en0": 0.9})
+    figure = plan_curves(made)
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["further Japanese tokens, billions"] * 2
+    assert [axes.get_title("left") for axes in figure.axes[:2]] == ["ja0, target 0.6", "en0, target 0.9"]
+    names = {text.get_text() for text in figure.axes[0].texts}
+    assert {"child-0", "child-1"} <= names
+    figure = plan_strategies(made)
+    labels = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert labels == made.strategies["benchmark"].tolist()
+    with pytest.raises(InputError, match="compares no two languages"):
+        plan_strategies(replace(made, strategies=made.strategies.iloc[:0]))
+
+
+def test_a_seed_gives_the_same_plan_again(table):
+    first, second = (make_plan(table, {"ja0": GOAL}) for _ in range(2))
+    assert (first.tokens == second.tokens).all()
+    assert first.to_dict()["notes"] == list(second.notes)
