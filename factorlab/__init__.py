@@ -34,6 +34,7 @@ _WHERE = {
     "next_benchmarks": "factorlab.inference.information",
     "measure_power": "factorlab.power",
     "refit": "factorlab.refits",
+    "plan": "factorlab.inference.predict.plan",
     "run_batch": "factorlab.batch",
     "predict": "factorlab.inference.predict.prediction",
     "add_models": "factorlab.inference.predict.new_models",

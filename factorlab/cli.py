@@ -22,6 +22,7 @@ from factorlab.collector import seldom_collected
 from factorlab.design_verbs import factor_number, next_verb, parse_rho, power_verb
 from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
+from factorlab.plan_verb import plan_verb
 from factorlab.predict_verb import predict_verb
 from factorlab.record_verbs import import_verb, pair, scores
 from factorlab.table_options import FILE, READING, F, read_table, table_options
@@ -74,6 +75,7 @@ main.add_command(predict_verb)
 main.add_command(scores)
 main.add_command(next_verb)
 main.add_command(power_verb)
+main.add_command(plan_verb)
 
 
 @main.command()

@@ -55,9 +55,9 @@ LAYERS = [
     {"gallery", "painter"},
     {"page"},
     {"report"},
-    {"runs", "refit_folder"},
+    {"runs", "refit_folder", "plan_folder"},
     {"progress", "console", "design_console"},
-    {"record_verbs", "eval_verb", "predict_verb", "design_verbs", "table_options"},
+    {"record_verbs", "eval_verb", "predict_verb", "plan_verb", "design_verbs", "table_options"},
     {"cli"},
 ]
 """Bottom to top: a module imports from its own layer or below."""

@@ -24,6 +24,8 @@ _WHERE = {
     "loadings_heatmap": "loadings",
     "paired_differences": "abilities",
     "power_curves": "power",
+    "plan_curves": "plans",
+    "plan_strategies": "plans",
     "predictive_correlations": "predictive",
     "predictive_floor": "predictive",
     "predictive_outliers": "predictive",

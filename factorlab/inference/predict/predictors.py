@@ -99,6 +99,36 @@ def read_predictors(
     return _join([c for c in columns if c is not None], len(frame))
 
 
+def token_predictor(language: str) -> str:
+    """Name of the predictor that is the log tokens of a language."""
+    return f"log10 D_{language}"
+
+
+def token_floors(table: ScoreTable) -> dict[str, float]:
+    """d0 of every language that is a predictor: what is added to its counts, in billions.
+
+    `Priors.token_floor_b` where some scored model has none of the language, else 0.
+    """
+    priors = Priors()
+    design = design_budgets(table, priors)
+    return {t.language: priors.token_floor_b if t.has_zero else 0.0 for t in design.languages}
+
+
+def known_tokens(x: Predictors, language: str, floor: float) -> np.ndarray:
+    """Tokens of a language of each scored model, both stages together, in billions; NaN where unknown.
+
+    Parameters
+    ----------
+    x : Predictors
+    language : str
+        One that is a predictor.
+    floor : float
+        Its d0, see `token_floors`.
+    """
+    p = x.names.index(token_predictor(language))
+    return np.where(x.known[:, p], 10 ** (x.center[p] + x.scale[p] * x.x[:, p]) - floor, np.nan)
+
+
 def _log10(frame: pd.DataFrame, column: str) -> np.ndarray | None:
     if column not in frame:
         return None
@@ -175,7 +205,7 @@ def _tokens(tokens: LanguageTokens, priors: Priors) -> _Column:
                 )
             elif tokens.unknown[n] > 0:
                 errors.append((i, (tokens.language, "u", int(tokens.latent_index[n])), share * spread))
-    return _Column(f"log10 D_{tokens.language}", value, ~unknown, tokens.center, tokens.scale, errors)
+    return _Column(token_predictor(tokens.language), value, ~unknown, tokens.center, tokens.scale, errors)
 
 
 def _join(columns: list[_Column], n_models: int) -> Predictors:
