@@ -51,6 +51,9 @@ class Density(NamedTuple):
         Address, then shape, of each data array; the function's last argument.
     data : tuple of ndarray
         The data arrays themselves, kept alive.
+    held : ndarray of bool, (dim,), optional
+        What stays at ``start`` until sampling begins, such as the spreads of a hierarchy: the joint mode has
+        them near 0, far from where the posterior's mass lies, and a short warm-up does not come back.
     """
 
     model: Any
@@ -62,6 +65,7 @@ class Density(NamedTuple):
     function: Any
     table: np.ndarray
     data: tuple[np.ndarray, ...]
+    held: np.ndarray | None = None
 
     def evaluator(self) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         """A Python function x -> (log density, gradient); -inf and zeros where it is not finite."""

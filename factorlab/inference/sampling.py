@@ -261,7 +261,7 @@ def _start(density: Density, draws: int, length: Length, chains: int, cores: int
     evaluate = density.evaluator()
 
     def start(at: Any = None) -> np.ndarray:
-        return start_point(evaluate, density.start, np.random.default_rng(at))
+        return start_point(evaluate, density.start, np.random.default_rng(at), density.held)
 
     fields = {
         "dims": {}, "_n_dim": density.n_dim, "_coords": {}, "_shapes": {"point": (density.n_dim,)},
@@ -290,8 +290,9 @@ def _start(density: Density, draws: int, length: Length, chains: int, cores: int
 
 
 def start_point(
-    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], center: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], center: np.ndarray, rng: np.random.Generator,
+    held: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Where a chain begins: some steps of an optimiser from a random point, then a little noise.
 
     Random points, so that chains can find different modes and tell; a few steps, so that warm-up does
@@ -303,14 +304,17 @@ def start_point(
         x -> (log density, gradient).
     center : ndarray, (dim,)
         Random points are within 1 of it in each direction.
+    held : ndarray of bool, (dim,), optional
+        Directions in which the optimiser does not move and the random point is at the center.
     """
+    free = np.ones(len(center), dtype=bool) if held is None else ~held
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = evaluate(x)
-        return (-value, -gradient) if np.isfinite(value) else (1e300, np.zeros_like(x))
+        return (-value, -gradient * free) if np.isfinite(value) else (1e300, np.zeros_like(x))
 
     for scale in (1.0, 0.5, 0.1):
-        begin = center + scale * rng.uniform(-1, 1, len(center))
+        begin = center + free * scale * rng.uniform(-1, 1, len(center))
         if not np.isfinite(evaluate(begin)[0]):
             continue
         found = minimize(objective, begin, jac=True, method="L-BFGS-B", options={"maxiter": START_STEPS})

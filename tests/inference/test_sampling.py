@@ -17,7 +17,7 @@ from factorlab.inference.laplace import approximate
 from factorlab.inference.mixing import convergence
 from factorlab.inference.model import build_model
 from factorlab.inference.priors import Priors
-from factorlab.inference.sampling import Length, Standing, sample
+from factorlab.inference.sampling import Length, Standing, sample, start_point
 
 COVARIANCE = np.array([[1.0, 0.9, 0.0], [0.9, 2.0, 0.5], [0.0, 0.5, 0.3]])
 CENTRE = np.array([1.0, -2.0, 30.0])
@@ -206,3 +206,19 @@ def test_large_tables_are_approximated():
 
     assert choose_sampler(table(MOST_CELLS)) == "nuts"
     assert choose_sampler(table(MOST_CELLS + 1)) == "laplace"
+
+
+def funnel(x):
+    """Ten Normal(0, exp(x_0)) and x_0 ~ Normal(0, 1): the density has no bound but by x_0's prior."""
+    scale = np.exp(-np.clip(x[0], -50, 50))  # the optimiser tries far-off points
+    u = x[1:] * scale
+    value = -0.5 * u @ u - 10 * x[0] - 0.5 * x[0] ** 2
+    return value, np.concatenate([[u @ u - 10 - x[0]], -u * scale])
+
+
+def test_a_chain_can_begin_with_the_spreads_of_a_hierarchy_held():
+    held = np.arange(11) == 0
+    starts = np.array([start_point(funnel, np.zeros(11), np.random.default_rng(s), held) for s in range(20)])
+    assert np.abs(starts[:, 0]).max() < 0.4  # the noise that is added at the end has sd 0.1
+    free = np.array([start_point(funnel, np.zeros(11), np.random.default_rng(s)) for s in range(20)])
+    assert free[:, 0].max() < -5  # the joint mode is at x_0 = -10, where exp(x_0) is 5e-5

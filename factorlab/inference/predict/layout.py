@@ -80,11 +80,23 @@ class Layout(NamedTuple):
         A point in the middle of the priors.
     specific : dict of (int, int) to int
         Which omega belongs to (model, group); only pairs with an observed cell have one.
+    held : ndarray of bool, (dim,)
+        Spreads and noise: a chain begins with them in the middle of their priors.
     """
 
     arrays: Arrays
     start: np.ndarray
     specific: dict[tuple[int, int], int]
+    held: np.ndarray
+
+
+SPREADS = (
+    "loading_scale", "noise", "model_noise", "mean_spread", "general_spread", "noise_center", "noise_spread",
+    "model_noise_spread", "shape_spread", "tail", "slope_of_noise", "residual", "level", "specific_scale",
+    "specific_center",
+)  # fmt: skip
+"""Blocks that `Layout.held` holds: where they are free, the optimiser runs to the joint mode, at which the
+residuals of abilities or the noise of a benchmark vanish."""
 
 
 def lay_out(inputs: Inputs, member: Member, priors: PredictionPriors | None = None) -> Layout:
@@ -138,7 +150,8 @@ def lay_out(inputs: Inputs, member: Member, priors: PredictionPriors | None = No
         effect_weight=np.ones(int(kept.sum())),
         node_level=kin.level[:n_nodes],
     )
-    return Layout(contiguous(arrays), _start(arrays), specific)
+    held = np.concatenate([np.full(n, name in SPREADS) for name, n in zip(BLOCKS, sizes, strict=True)])
+    return Layout(contiguous(arrays), _start(arrays), specific, held)
 
 
 def _blocks(

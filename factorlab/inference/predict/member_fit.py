@@ -99,6 +99,7 @@ def density_of(layout: Layout) -> Density:
         function=log_density,
         table=address_table(layout.arrays),
         data=tuple(layout.arrays),
+        held=layout.held,
     )
 
 
