@@ -4,10 +4,10 @@ The normal model knows no floor: of a score whose prediction is 0.1 give or take
 and calls none of these surprising. But a true share t of instances solved is never below 0, and to see none of n
 solved has probability (1 - t)^n. So with the prediction of t cut to the range,
 
-    P(0) = integral over [0, 1] of Normal(t | m, v) (1 - t)^n / P(0 < t < 1).
+    P(0) = integral over [0, 1] of Normal(t | m, v) (1 - t)^n / P(0 < t < 1),
 
-Zeros of benchmarks that are left out together are taken one after the other, the prediction of each given that
-those before it are 0 (their t at 1 / (n + 1), the mean of t given 0 of n under a flat prior).
+and for two benchmarks that are left out together the same integral over the square. Of more than two zeros the first
+two are taken, which makes the probability too large rather than too small.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from factorlab.health import fraction_of_range
 from factorlab.scores import ScoreTable
 
 _NODES, _NODE_WEIGHTS = np.polynomial.laguerre.laggauss(24)
+_EVEN, _EVEN_WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def zero_cells(table: ScoreTable) -> tuple[np.ndarray, np.ndarray]:
@@ -65,27 +66,48 @@ def zero_probability(mean: np.ndarray, covariance: np.ndarray, n: np.ndarray) ->
     -------
     ndarray, (case,)
     """
-    total = np.ones(len(mean))
-    for j, instances in enumerate(n):
-        m, v = mean[:, j], covariance[:, j, j]
-        if j:
-            before = np.linalg.solve(
-                covariance[:, :j, :j],
-                np.stack([1 / (n[:j] + 1) - mean[:, :j], covariance[:, :j, j]], axis=-1),
-            )
-            link = covariance[:, j, :j]
-            m = m + (link * before[..., 0]).sum(axis=-1)
-            v = v - (link * before[..., 1]).sum(axis=-1)
-        total *= _one(m, np.sqrt(np.maximum(v, 1e-12)), float(instances))
-    return total
+    sd = np.sqrt(np.maximum(np.einsum("caa->ca", covariance), 1e-12))
+    if len(n) == 1:
+        return _ratio(_zeros(mean[:, 0], sd[:, 0], n[0]), _seen(mean[:, 0], sd[:, 0]))
+    slope = covariance[:, 0, 1] / sd[:, 0] ** 2
+    rest = np.sqrt(np.maximum(covariance[:, 1, 1] - slope * covariance[:, 0, 1], 1e-12))
+
+    def second(t: np.ndarray) -> np.ndarray:
+        return mean[:, 1] + slope * (t[:, None] - mean[:, 0])
+
+    t, weights = _zero_nodes(n[0])
+    both = _density(t, mean[:, 0], sd[:, 0]) * _zeros(second(t), rest, n[1])
+    at, within = (_EVEN + 1) / 2, _EVEN_WEIGHTS / 2
+    seen = _density(at, mean[:, 0], sd[:, 0]) * _seen(second(at), rest)
+    return _ratio(weights @ both, within @ seen)
 
 
-def _one(mean: np.ndarray, sd: np.ndarray, n: float) -> np.ndarray:
-    """P(0) of one score by Gauss-Laguerre quadrature in x = (n + 1) t."""
+def _ratio(value: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    return np.minimum(value / np.maximum(seen, 1e-12), 1.0)
+
+
+def _density(t: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Normal density at every node, (node, case)."""
+    return np.exp(-0.5 * ((t[:, None] - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
+
+
+def _seen(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """P(0 < t < 1)."""
+    return ndtr((1 - mean) / sd) - ndtr(-mean / sd)
+
+
+def _zero_nodes(n: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of integrals of f(t) (1 - t)^n: Gauss-Laguerre in x = (n + 1) t."""
     t = _NODES / (n + 1)
     inside = t < 1
-    t, weights = t[inside], _NODE_WEIGHTS[inside] * np.exp(_NODES[inside])
-    density = np.exp(-0.5 * ((t[:, None] - mean) / sd) ** 2) / (sd * np.sqrt(2 * np.pi))
-    seen = ndtr((1 - mean) / sd) - ndtr(-mean / sd)
-    value = ((weights * (1 - t) ** n)[:, None] * density).sum(axis=0) / (n + 1)
-    return np.minimum(value / np.maximum(seen, 1e-12), 1.0)
+    t = t[inside]
+    return t, _NODE_WEIGHTS[inside] * np.exp(_NODES[inside]) * (1 - t) ** n / (n + 1)
+
+
+def _zeros(mean: np.ndarray, sd: np.ndarray, n: float) -> np.ndarray:
+    """Integral of Normal(t | mean, sd) (1 - t)^n over [0, 1], of the shape of `mean`."""
+    t, weights = _zero_nodes(n)
+    total = np.zeros(mean.shape)
+    for node, weight in zip(t, weights, strict=True):
+        total += weight * np.exp(-0.5 * ((node - mean) / sd) ** 2)
+    return total / (sd * np.sqrt(2 * np.pi))

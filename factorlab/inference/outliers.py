@@ -316,12 +316,13 @@ def _zeros(standing: _Standing, weights: np.ndarray, place: np.ndarray) -> np.nd
     out = np.full(zero.shape, np.nan)
     for u, unit in enumerate(standing.units):
         for i in np.flatnonzero(zero[:, list(unit)].any(axis=1)):
-            at = np.flatnonzero(zero[i, list(unit)])
+            at = np.flatnonzero(zero[i, list(unit)])[:2]
             j = np.asarray(unit)[at]
             error = np.diag(standing.error[i, j]) + standing.shared_error[i, j[0]]
             covariance = (found.covariance[u][:, i][:, at][:, :, at] - error) * np.outer(factor[j], factor[j])
             mean = shift[j] + factor[j] * found.mean[:, i, j]
-            out[i, j] = weights[:, place[i, u]] @ zero_probability(mean, covariance, n[i, j])
+            together = [k for k in unit if zero[i, k]]
+            out[i, together] = weights[:, place[i, u]] @ zero_probability(mean, covariance, n[i, j])
     return out
 
 
