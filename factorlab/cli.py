@@ -22,6 +22,7 @@ from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
 from factorlab.record_verbs import import_verb, pair, scores
+from factorlab.scrutiny_verbs import outliers, tornado
 from factorlab.table_options import FILE, READING, F, read_table, table_options
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def _factor_number(text: str, option: str) -> int:
 main.add_command(eval_verb)
 main.add_command(import_verb)
 main.add_command(scores)
+main.add_command(outliers)
+main.add_command(tornado)
 
 
 @main.command()

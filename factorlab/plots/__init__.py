@@ -21,6 +21,7 @@ _WHERE = {
     "lineage_contrasts": "associations",
     "loadings_forest": "loadings",
     "loadings_heatmap": "loadings",
+    "outlier_scores": "outliers",
     "paired_differences": "abilities",
     "predictive_correlations": "predictive",
     "predictive_floor": "predictive",
@@ -32,6 +33,7 @@ _WHERE = {
     "scores_by_group": "scores",
     "scree": "eigenvalues",
     "standard_errors": "records",
+    "tornado_bars": "tornado",
 }
 
 __all__ = list(_WHERE)
