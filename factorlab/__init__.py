@@ -30,6 +30,7 @@ _WHERE = {
     "fit_bayes": "factorlab.inference.bayes",
     "fit_budgets": "factorlab.inference.joint_budgets",
     "compare": "factorlab.inference.compare",
+    "find_outliers": "factorlab.inference.outliers",
     "FitOptions": "factorlab.options",
     "refit": "factorlab.refits",
     "run_batch": "factorlab.batch",

@@ -215,9 +215,9 @@ def test_importance_weights_come_near_the_posterior_without_the_score():
     y = np.append(rng.normal(0, 1, 20), 1.5)
     n = len(y)
     draws = rng.normal(y.mean(), 1 / np.sqrt(n), 4000)
-    from factorlab.inference.outliers import _weights
+    from factorlab.inference.outlier_rows import weigh
 
-    weights, khat = _weights(norm.logpdf(y[-1], draws, 1)[:, None])
+    weights, khat = weigh(norm.logpdf(y[-1], draws, 1)[:, None])
     assert khat[0] < 0.5
     assert weights[:, 0] @ draws == pytest.approx(y[:-1].mean(), abs=0.02)
 
