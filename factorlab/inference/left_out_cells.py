@@ -206,15 +206,18 @@ def mixture_quantile(
 ) -> np.ndarray:
     """Quantile of each mixture of normals, (case,): Newton steps kept inside a bracket.
 
-    The bracket is the lowest and the highest of the components' own quantiles.
+    The bracket is the lowest and the highest of the components' own quantiles, the start that of the normal
+    with the mixture's moments.
     """
     own = mean + sd * ndtri(probability)
     low, high = own.min(axis=0), own.max(axis=0)
-    x = (weights * own).sum(axis=0)
+    centre = (weights * mean).sum(axis=0)
+    x = centre + ndtri(probability) * np.sqrt((weights * (sd**2 + (mean - centre) ** 2)).sum(axis=0))
+    x = np.clip(x, low, high)
     for _ in range(steps):
         at = (x - mean) / sd
         wrong = (weights * ndtr(at)).sum(axis=0) - probability
-        if np.abs(wrong).max() < 1e-9:
+        if np.abs(wrong).max() < 1e-6:
             break
         low, high = np.where(wrong < 0, x, low), np.where(wrong > 0, x, high)
         density = (weights * np.exp(-0.5 * at**2) / sd).sum(axis=0) / np.sqrt(2 * np.pi)
