@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -185,6 +187,27 @@ def test_one_of_a_pair_vouches_for_the_other_unless_both_are_left_out():
         for leave in ("group", "cell")
     }
     assert (p["group"][["b0", "b1"]] < 0.05 * p["cell"][["b0", "b1"]]).all()
+
+
+def test_figure_shows_every_model_and_names_what_is_flagged(tmp_path):
+    import warnings
+
+    from factorlab.plots import outlier_scores, save
+
+    table, truth = known(11, {(3, 4): -3.0, (7, 0): 4.0})
+    names = ["日本語モデル" if name == "m3" else name for name in table.model_names]
+    table = replace(
+        table, data=table.data.assign_coords(model=names), models=table.models.set_axis(names, axis=0)
+    )
+    truth = truth.with_(draws=truth.draws.assign_coords(model=names))
+    figure = outlier_scores(find_outliers(table, truth), table)
+    left, right = figure.axes
+    assert len(left.get_yticklabels()) == N_MODELS
+    assert right.get_yticklabels()[0].get_text().startswith(("日本語モデル, b4: p ", "m7, b0: p "))
+    assert {"b4", "b0"} <= {text.get_text() for text in left.texts}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a glyph that no font has
+        save(figure, tmp_path / "figure")
 
 
 def test_draws_on_the_samplers_axes_give_the_same_scores(small_fit):
