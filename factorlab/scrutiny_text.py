@@ -10,6 +10,7 @@ from factorlab.tornado import Tornado
 
 MOST_MODELS = 5
 MOST_CHANGES = 5
+MOST_PROBLEMS = 5
 DOUBTFUL = 0.05
 """Models with a smaller p-value than this are told, flagged or not."""
 
@@ -84,8 +85,13 @@ def tornado_lines(found: Tornado, most: int = MOST_CHANGES) -> list[str]:
             doubt = "  !" if row["problem"] else ""
             after = _interval(row["median"], row["low"], row["high"])
             lines.append(f"  {row['shift']:>+7.3f}{of:<24} {row['change']}: {after}{doubt}")
-    lines += [""] if found.problems or found.notes else []
-    return [*lines, *(f"! {sentence}" for sentence in (*found.problems, *found.notes))]
+    told = [*found.problems[:MOST_PROBLEMS], *found.notes]
+    if len(found.problems) > MOST_PROBLEMS:
+        told.append(
+            f"{len(found.problems)} of {changes} fits failed or fell short of a goal of convergence; "
+            "tornado.json has all, figures hatch them"
+        )
+    return [*lines, *([""] if told else []), *(f"! {sentence}" for sentence in told)]
 
 
 def _interval(median: float, low: float, high: float) -> str:
