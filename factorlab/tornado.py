@@ -148,6 +148,8 @@ def tornado(
         rows.append(_rows("bayes", table, asked, batch.results))
         failures, reused = dict(batch.failures), batch.reused
         notes += batch.notes
+        if batch.results[BASE]["problem"]:
+            notes.append(f"the fit to the table as it is: {batch.results[BASE]['problem']}")
     simple = replace(options, method="pca")
     beside, why = _pca(table, simple, asked)
     if BASE in beside:
