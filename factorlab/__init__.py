@@ -30,6 +30,7 @@ _WHERE = {
     "fit_bayes": "factorlab.inference.bayes",
     "fit_budgets": "factorlab.inference.joint_budgets",
     "compare": "factorlab.inference.compare",
+    "find_outliers": "factorlab.inference.outliers",
     "FitOptions": "factorlab.options",
     "next_benchmarks": "factorlab.inference.information",
     "measure_power": "factorlab.power",

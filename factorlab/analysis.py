@@ -16,6 +16,7 @@ from factorlab.inference.budgets import BudgetRegression, two_step
 from factorlab.inference.compare import Comparison, compare
 from factorlab.inference.joint_budgets import fit_budgets
 from factorlab.inference.ml import fit_ml
+from factorlab.inference.outliers import Outliers, find_outliers
 from factorlab.inference.pca import Scheme, declared_anchors, fit_pca, resample_pca
 from factorlab.inference.sampling import Progress, silent
 from factorlab.inference.scree import ParallelAnalysis, parallel_analysis
@@ -32,6 +33,14 @@ MIN_MODELS = 5
 
 MOST_LEFT_OUT = 500
 """More models than this are not left out one by one: it tells little and takes long."""
+
+
+OUTLIER_DRAWS = 400
+"""Draws that outliers are judged by in a fit; `factorlab outliers` takes more."""
+
+
+MOST_JUDGED = 20_000
+"""Scores of larger tables are judged on request only: weights for each take time."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Analysis:
         PCA with Bayes.
     sensitivity : pandas.DataFrame or None
         Of headline quantities to the priors.
+    outliers : Outliers or None
+        Scores and models that do not fit the posterior, from `OUTLIER_DRAWS` of its draws.
     notes : tuple of str
         What could not be done, in sentences.
     seconds : dict of str to float
@@ -71,6 +82,7 @@ class Analysis:
     bayes_budgets: BudgetRegression | None = None
     comparison: Comparison | None = None
     sensitivity: pd.DataFrame | None = None
+    outliers: Outliers | None = None
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -176,8 +188,20 @@ def derive(fitted: Analysis, progress: Progress | None = None) -> Analysis:
         bayes_budgets=bayes_budgets,
         comparison=comparison,
         sensitivity=sensitivity,
+        outliers=_outliers(fitted, notes),
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _outliers(fitted: Analysis, notes: list[str]) -> Outliers | None:
+    """What does not fit the posterior; of a very large table on request only."""
+    if fitted.bayes is None or fitted.table.scores.size > MOST_JUDGED:
+        return None
+    try:
+        return find_outliers(fitted.table, fitted.bayes, level=fitted.options.level, draws=OUTLIER_DRAWS)
+    except InputError as error:
+        notes.append(f"no outliers: {error}")
+        return None
 
 
 def _check_size(table: ScoreTable, options: FitOptions) -> None:

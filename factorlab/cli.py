@@ -25,6 +25,7 @@ from factorlab.eval_verb import eval_verb
 from factorlab.plan_verb import plan_verb
 from factorlab.predict_verb import predict_verb
 from factorlab.record_verbs import import_verb, pair, scores
+from factorlab.scrutiny_verbs import outliers, tornado
 from factorlab.table_options import FILE, READING, F, read_table, table_options
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ main.add_command(scores)
 main.add_command(next_verb)
 main.add_command(power_verb)
 main.add_command(plan_verb)
+main.add_command(outliers)
+main.add_command(tornado)
 
 
 @main.command()

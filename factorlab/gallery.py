@@ -270,6 +270,9 @@ def _checks(analysis: Analysis, every: bool) -> Named:
     bayes = analysis.bayes
     if bayes is None:
         return
+    if analysis.outliers is not None:
+        drawing = partial(plots.outlier_scores, analysis.outliers, analysis.table)
+        yield "outliers", _drawing("outliers", drawing)
     shown = _readable(analysis, every)
     if shown is not None:
         yield "prior_sensitivity", _drawing("prior_sensitivity", partial(plots.prior_sensitivity, shown))

@@ -38,7 +38,7 @@ _SHAPES = {
     "ml": ("factors", "missing", "level", "rotation", "convention"),
 }
 # Of a posterior all options count but these.
-_NOT_OF_BAYES = ("method", "missing", "rotation", "convention", "resamples", "cores", "workers", "cluster")
+NOT_OF_BAYES = ("method", "missing", "rotation", "convention", "resamples", "cores", "workers", "cluster")
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def refit_one(
     for i, times in changed:
         counts[i] = times
     resample = resampled_table(table, counts)
-    solution = _fit(resample, options, seed)
+    solution = fit_method(resample, options, seed)
     ability = project(table, solution, counts)
     ability[~used] = np.nan
     rho, notes = _rho(resample, solution, options.level)
@@ -232,13 +232,13 @@ def _settings(table: ScoreTable, options: FitOptions) -> dict[str, Any]:
     """What shapes a fit beside the resample."""
     chosen = asdict(options)
     if options.method == "bayes":
-        chosen = {name: value for name, value in chosen.items() if name not in _NOT_OF_BAYES}
+        chosen = {name: value for name, value in chosen.items() if name not in NOT_OF_BAYES}
     else:
         chosen = {name: chosen[name] for name in _SHAPES[options.method]}
     return {"table": table.digest(), "method": options.method, "options": chosen, "factorlab": __version__}
 
 
-def _fit(table: ScoreTable, options: FitOptions, seed: int) -> FactorSolution:
+def fit_method(table: ScoreTable, options: FitOptions, seed: int) -> FactorSolution:
     factors = int(options.factors)
     if options.method == "pca":
         return fit_pca(table, factors, missing=options.missing)

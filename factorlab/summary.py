@@ -211,6 +211,9 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         out["comparison_loadings"] = analysis.comparison.loadings
     if analysis.sensitivity is not None:
         out["prior_sensitivity"] = analysis.sensitivity
+    if analysis.outliers is not None:
+        out["outliers"] = analysis.outliers.cells
+        out["outlier_models"] = analysis.outliers.models
     return out
 
 

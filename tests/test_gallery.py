@@ -14,7 +14,7 @@ DEFAULT = [
     "leave_one_lineage_out", "loadings_heatmap", "loadings_forest", "abilities", "PC1_scores",
     "PC2_scores", "ranks_PC1", "differences_PC1", "ranks_PC2", "differences_PC2", "axes", "PC1_zh",
     "PC2_zh", "PC1_sw", "PC2_sw", "rho_difference", "lineage_contrasts", "pca_vs_bayes",
-    "predictive_correlations", "predictive_floor", "predictive_outliers",
+    "predictive_correlations", "predictive_floor", "predictive_outliers", "outliers",
     "prior_sensitivity", "convergence", "chain_ranks",
 ]  # fmt: skip
 

@@ -269,7 +269,7 @@ def test_every_refit_failing_is_an_error(swallow, monkeypatch):
             raise InputError("too small")
         return fl.fit_pca(table, 3)
 
-    monkeypatch.setattr(refits_module, "_fit", fail)
+    monkeypatch.setattr(refits_module, "fit_method", fail)
     with pytest.raises(InputError, match="no refit ended; fold 1: too small"):
         refit(swallow, "kfold", PCA, fits=3)
 

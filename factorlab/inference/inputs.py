@@ -88,15 +88,29 @@ def model_inputs(
     InputError
         When the table is too small for K factors.
     """
-    standard = table.standardised()
-    n_models, n_benchmarks = standard.z.shape
+    n_models, n_benchmarks = len(table.model_names), len(table.benchmark_names)
+    table.standardised()  # refuses what cannot be standardised before anything else is said
     if not 1 <= factors <= min(n_benchmarks, n_models - 1):
         raise InputError(
             f"{factors} factors asked of {n_models} models x {n_benchmarks} benchmarks; "
             f"give --factors between 1 and {max(1, min(n_benchmarks, n_models - 1))}, and at least 2 models"
         )
+    cells, groups = table_cells(table, pairs)
+    design = design_budgets(table, priors, list(languages) if languages is not None else None)
+    return ModelInputs(cells, design, factors, budget, groups, grade(frame_loadings(cells, factors, priors)))
+
+
+def table_cells(table: ScoreTable, pairs: bool = True) -> tuple[Cells, tuple[str, ...]]:
+    """The observed scores of a table for the likelihood, and the names of its groups that share items.
+
+    Raises
+    ------
+    InputError
+        When the table cannot be standardised.
+    """
+    standard = table.standardised()
     observed = np.isfinite(standard.z)
-    member, groups = _groups(table) if pairs else (np.zeros((n_benchmarks, 0)), ())
+    member, groups = _groups(table) if pairs else (np.zeros((len(table.benchmark_names), 0)), ())
     variance = np.where(observed & np.isfinite(standard.z_se), standard.z_se, 0.0) ** 2
     shared = shared_errors(table, standard, variance, member)
     cells = Cells(
@@ -106,8 +120,7 @@ def model_inputs(
         member=member,
         shared=shared,
     )
-    design = design_budgets(table, priors, list(languages) if languages is not None else None)
-    return ModelInputs(cells, design, factors, budget, groups, grade(frame_loadings(cells, factors, priors)))
+    return cells, groups
 
 
 def frame_loadings(cells: Cells, factors: int, priors: Priors) -> np.ndarray:

@@ -22,7 +22,7 @@ is not usable where a family has one or two models, for alpha has been fitted to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -103,54 +103,106 @@ def left_out_density(
     """
     n_chains, n_draws = values["loading"].shape[:2]
     n_models = len(cells.z)
-    if families is None:
-        values = {name: array for name, array in values.items() if name not in ("root_sd", "step_sd")}
-        families = (Kin(np.arange(n_models)[:, None], np.zeros((n_models, 1, 1))),)
     keep = np.unique(np.linspace(0, n_draws - 1, min(most, n_draws)).astype(int))
     out = np.empty((n_chains, len(keep), n_models))
     for c in range(n_chains):
         for start in range(0, len(keep), _BLOCK):
             draws = keep[start : start + _BLOCK]
             block = {name: array[c, draws] for name, array in values.items() if name in NEEDED}
-            for members, density in _block(cells, block, families):
-                out[c, start : start + len(draws), members.ravel()] = density.reshape(len(draws), -1).T
+            found = evidence(cells, block, families)
+            out[c, start : start + len(draws)] = found.log_density(cells.observed.sum(axis=1))
     return out
 
 
-def _block(
-    cells: Cells, values: dict[str, np.ndarray], families: tuple[Kin, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(members, density (draw, family, n)) of each size of family."""
+class Evidence(NamedTuple):
+    """What all scores, and all but a model's own, say of e_i, for each draw.
+
+    Attributes
+    ----------
+    precision : ndarray, (draw, model, factor, factor)
+        V_ii^-1, of e_i given all scores.
+    pull : ndarray, (draw, model, factor)
+        V_ii^-1 m_i.
+    precision_without, pull_without : ndarray
+        P_i and h_i, the same without the model's own scores.
+    log_det_noise, quadratic : ndarray, (draw, model)
+        log|R_i| and r_i' R_i^-1 r_i, with r_i = z_i - mu - Lambda B' x_i.
+    """
+
+    precision: np.ndarray
+    pull: np.ndarray
+    precision_without: np.ndarray
+    pull_without: np.ndarray
+    log_det_noise: np.ndarray
+    quadratic: np.ndarray
+
+    def distance(self) -> np.ndarray:
+        """Squared Mahalanobis distance of each model's scores from what the others say, (draw, model)."""
+        return (
+            self.quadratic
+            - _form(self.precision, self.pull)
+            + _form(self.precision_without, self.pull_without)
+        )
+
+    def log_density(self, n_observed: np.ndarray) -> np.ndarray:
+        """log p(z_i | z_-i), (draw, model)."""
+        log_det = np.linalg.slogdet(self.precision)[1] - np.linalg.slogdet(self.precision_without)[1]
+        return -0.5 * (n_observed * np.log(2 * np.pi) + self.log_det_noise + log_det + self.distance())
+
+
+def _form(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """vector' matrix^-1 vector."""
+    return (vector * np.linalg.solve(matrix, vector[..., None])[..., 0]).sum(axis=-1)
+
+
+def evidence(
+    cells: Cells, values: Mapping[str, np.ndarray], families: tuple[Kin, ...] | None = None
+) -> Evidence:
+    """See `Evidence`.
+
+    Parameters
+    ----------
+    cells : Cells
+    values : mapping of str to ndarray, (draw, ...)
+        As for `left_out_density`, chains one after the other.
+    families : tuple of Kin, optional
+        From `kin`; without them models are independent given a draw.
+    """
     n_draws, _, n_factors = values["loading"].shape
-    precision, pull, base = _evidence(cells, values)
+    a, b, log_det_noise, quadratic = _own(cells, values)
     none = np.zeros(n_draws)
     root, step = (values.get(name, none) ** 2 for name in ("root_sd", "step_sd"))
+    if families is None:
+        families, root, step = alone(len(cells.z)), none, none
+    precision, pull = np.empty_like(a), np.empty_like(b)
     for members, shared in families:
         n = members.shape[1]
         prior = root[:, None, None, None] + step[:, None, None, None] * shared + np.eye(n)
-        a, b = precision[:, members], pull[:, members]
         joint = np.einsum("dfij,kl->dfikjl", np.linalg.inv(prior), np.eye(n_factors))
         own = np.arange(n)
-        joint[:, :, own, :, own] += np.moveaxis(a, 2, 0)
+        joint[:, :, own, :, own] += np.moveaxis(a[:, members], 2, 0)
         side = n * n_factors
         v = np.linalg.inv(joint.reshape(*joint.shape[:2], side, side)).reshape(joint.shape)
-        m = np.einsum("dfikjl,dfjl->dfik", v, b)
+        m = np.einsum("dfikjl,dfjl->dfik", v, b[:, members])
         margin = np.linalg.inv(np.moveaxis(v[:, :, own, :, own], 0, 2))
-        cavity = margin - a
-        posterior = np.einsum("dfikl,dfil->dfik", margin, m)
-        h = posterior - b
-        log_det = np.linalg.slogdet(margin)[1] - np.linalg.slogdet(cavity)[1]
-        found = (m * posterior).sum(axis=-1)
-        expected = (h * np.linalg.solve(cavity, h[..., None])[..., 0]).sum(axis=-1)
-        yield members, -0.5 * (base[:, members] + log_det - found + expected)
+        precision[:, members] = margin
+        pull[:, members] = np.einsum("dfikl,dfil->dfik", margin, m)
+    return Evidence(precision, pull, precision - a, pull - b, log_det_noise, quadratic)
 
 
-def _evidence(cells: Cells, values: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A_i (draw, model, factor, factor), b_i (draw, model, factor), and the part of log p(z_i) in neither."""
+def alone(n_models: int) -> tuple[Kin, ...]:
+    """Every model as a family of its own."""
+    return (Kin(np.arange(n_models)[:, None], np.zeros((n_models, 1, 1))),)
+
+
+def _own(
+    cells: Cells, values: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A_i less the identity, b_i, log|R_i| and r_i' R_i^-1 r_i of each draw and model."""
     n_draws, _, k = values["loading"].shape
     n_models = len(cells.z)
     precision, pull = np.empty((n_draws, n_models, k, k)), np.empty((n_draws, n_models, k))
-    base = np.empty((n_draws, n_models))
+    log_det, quadratic = np.empty((n_draws, n_models)), np.empty((n_draws, n_models))
     for d in range(n_draws):
         loading = values["loading"][d]
         pair_var = values["pair_sd"][d] ** 2 if "pair_sd" in values else np.zeros(cells.member.shape[1])
@@ -162,5 +214,5 @@ def _evidence(cells: Cells, values: dict[str, np.ndarray]) -> tuple[np.ndarray, 
             pull[d, :, i] = parts.b[i]
             for j in range(i + 1):
                 precision[d, :, i, j] = precision[d, :, j, i] = parts.a[i][j] - float(i == j)
-        base[d] = cells.observed.sum(axis=1) * np.log(2 * np.pi) + parts.log_det_noise + parts.quadratic
-    return precision, pull, base
+        log_det[d], quadratic[d] = parts.log_det_noise, parts.quadratic
+    return precision, pull, log_det, quadratic

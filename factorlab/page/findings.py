@@ -14,6 +14,7 @@ from factorlab.inference.budgets import BudgetRegression
 from factorlab.inference.conclusions import READABLE, SALIENT
 from factorlab.inference.solution import FactorSolution
 from factorlab.page.numbers import MINUS, listed, number, percent, plural, probability, with_interval
+from factorlab.page.outlier_words import outlier_words
 from factorlab.plots.style import language_name
 
 HEADLINE_FACTORS = 2
@@ -333,3 +334,5 @@ def _suspects(analysis: Analysis) -> Iterator[Finding]:
         yield Finding(
             f"{plural(len(cells), noun)} {'is' if len(cells) == 1 else 'are'} {text}", listed(shown, 20) + "."
         )
+    if analysis.outliers is not None:
+        yield from (Finding(*words) for words in outlier_words(analysis.outliers))

@@ -22,6 +22,7 @@ _WHERE = {
     "lineage_contrasts": "associations",
     "loadings_forest": "loadings",
     "loadings_heatmap": "loadings",
+    "outlier_scores": "outliers",
     "paired_differences": "abilities",
     "power_curves": "power",
     "plan_curves": "plans",
@@ -36,6 +37,7 @@ _WHERE = {
     "scores_by_group": "scores",
     "scree": "eigenvalues",
     "standard_errors": "records",
+    "tornado_bars": "tornado",
 }
 
 __all__ = list(_WHERE)

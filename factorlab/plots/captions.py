@@ -100,6 +100,11 @@ CAPTIONS: dict[str, tuple[str, str]] = {
         "Left models, right single scores, in standard deviations of what the model would predict; a ring "
         "marks a score of exactly 0.",
     ),
+    "outliers": (
+        "Scores against what everything else says of them",
+        "Each score beside its prediction from the model's other scores, budgets and family, with the draws corrected "
+        "for having seen it; flagged scores are named.",
+    ),
     "prior_sensitivity": (
         "Prior sensitivity",
         "A row is the result under another prior, the shaded band as fitted; rows inside the band "
