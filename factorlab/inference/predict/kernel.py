@@ -151,7 +151,9 @@ class Natural(NamedTuple):
     x: Any
 
 
-@njit(cache=True)
+# Where a parameter overflows, a division by zero must give infinity, which `log_density` reports: an exception cannot
+# leave a C function, and the sampler would take what was in memory for the value.
+@njit(cache=True, error_model="numpy")
 def logistic(v):
     if v >= 0:
         return 1.0 / (1.0 + exp(-v))
@@ -159,7 +161,7 @@ def logistic(v):
     return e / (1.0 + e)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def digamma(v):
     """Derivative of log gamma for v > 0: recurrence up to 6, then the asymptotic series (DLMF 5.11.2)."""
     out = 0.0
@@ -171,7 +173,7 @@ def digamma(v):
     return out + log(v) - 0.5 / v - series
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def natural(q, a):
     """The vector ``q`` on the parameters' own scale."""
     M, J, K, P = a.sizes
@@ -229,7 +231,7 @@ def natural(q, a):
     )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _predictor(n, i, j, omega):
     eta = n.mu[j] + n.shift[j] + omega
     for k in range(n.theta.shape[1]):
@@ -237,7 +239,7 @@ def _predictor(n, i, j, omega):
     return eta
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def value_and_gradient(q, a, out):
     """Log density (up to a constant of the priors) at ``q``; its gradient goes into ``out``."""
     M, J, K = a.sizes[0], a.sizes[1], a.sizes[2]
@@ -341,7 +343,7 @@ def value_and_gradient(q, a, out):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _centred_block(q, out, first, n, center, spread, skip):
     """Log density of q[first:first + n] ~ Normal(q[center], exp(q[spread])), and its gradient."""
     value, log_sd = 0.0, q[spread]
@@ -359,7 +361,7 @@ def _centred_block(q, out, first, n, center, spread, skip):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _centred(q, a, n, out):
     """Log density of the centred priors; what is common to benchmarks gets its gradient here, that of
     abilities goes on to predictors and kin in `_pull_back_models`."""
@@ -376,7 +378,7 @@ def _centred(q, a, n, out):
     return value
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, g_ceiling):
     """From the gradient by benchmarks' parameters to that by the vector."""
     J, K = a.sizes[1], a.sizes[2]
@@ -400,7 +402,7 @@ def _pull_back_benchmarks(q, a, n, out, g_lam, g_mu, g_sigma, g_kappa, g_floor, 
             out[o[_CEILING] + j] += g_ceiling[j] * (1.0 - a.high[j]) * v * (1.0 - v)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _pull_back_models(q, a, n, out, g_theta, g_tau):
     """From the gradient by models' parameters to that by the vector."""
     M, K, P = a.sizes[0], a.sizes[2], a.sizes[3]
@@ -433,7 +435,7 @@ def _pull_back_models(q, a, n, out, g_theta, g_tau):
             out[o[_LEVEL] + level] += g_expected[i, k] * scale * q[o[_EFFECT] + node * K + k]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def cell_moments(draws, a, row, column, specific_index, noise, move):
     """Mean and scale of cells under many draws.
 
@@ -511,17 +513,17 @@ def address_table(arrays: Arrays) -> np.ndarray:
     return np.array([v for part in parts for v in part], dtype=np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _ints(table, at):
     return carray(as_pointer(table[at]), (table[at + 1],), np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _floats(table, at):
     return carray(as_pointer(table[at]), (table[at + 1],), np.float64)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _evaluate(q, table, out):
     # One array after the other, two numbers each (address, length), the predictors three: the order of `Arrays`.
     arrays = Arrays(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -16,10 +18,12 @@ from factorlab.inference.predict.kernel import (
     LINK,
     cell_moments,
     digamma,
+    log_density,
     value_and_gradient,
 )
 from factorlab.inference.predict.kin import Kin
 from factorlab.inference.predict.layout import Inputs, Layout, lay_out
+from factorlab.inference.predict.member_fit import density_of
 from factorlab.inference.predict.predictors import Predictors
 from factorlab.inference.predict.specification import Member, PredictionPriors
 
@@ -259,3 +263,29 @@ def test_a_score_is_one_half_way_up_where_its_predictor_is_zero_whatever_the_sha
         means.append(mean[0, 0])
     ceiling = a.high[1] + (1 - a.high[1]) * 0.5
     assert means == pytest.approx([0.5 * ceiling] * 3)
+
+
+def test_a_parameter_that_overflows_gives_no_number_and_no_exception():
+    """An exception cannot leave the C function that the sampler calls: it would go on with what is in memory."""
+    layout = lay_out(made_up_inputs(), Member(1))
+    density = density_of(layout)
+    out, value = np.ones(len(layout.start)), np.zeros(1)
+    double, whole = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_int64)
+    offsets = layout.arrays.offsets
+    for name, size in (
+        ("shape", 1e4),
+        ("shape", -1e4),
+        ("noise", -1e4),
+        ("tail", 1e4),
+        ("model_noise", -1e5),
+    ):
+        q = layout.start.copy()
+        q[offsets[BLOCKS.index(name)] : offsets[BLOCKS.index(name) + 1]] = size
+        status = log_density.ctypes(
+            len(q), q.ctypes.data_as(double), out.ctypes.data_as(double), value.ctypes.data_as(double),
+            density.table.ctypes.data_as(whole),
+        )  # fmt: skip
+        expected = value_and_gradient(q, layout.arrays, out)
+        assert (status == 0) == (np.isfinite(expected) and np.isfinite(out).all())
+        if status == 0:
+            assert value[0] == expected
