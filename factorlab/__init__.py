@@ -33,6 +33,8 @@ _WHERE = {
     "FitOptions": "factorlab.options",
     "refit": "factorlab.refits",
     "run_batch": "factorlab.batch",
+    "validate": "factorlab.inference.predict.validation",
+    "ValidationOptions": "factorlab.inference.predict.validation_options",
     "write_report": "factorlab.report",
 }
 

@@ -23,6 +23,7 @@ from factorlab.errors import InputError
 from factorlab.eval_verb import eval_verb
 from factorlab.record_verbs import import_verb, pair, scores
 from factorlab.table_options import FILE, READING, F, read_table, table_options
+from factorlab.validate_verb import validate_verb
 
 if TYPE_CHECKING:
     from factorlab.inference.budgets import BudgetRegression
@@ -76,6 +77,7 @@ def _factor_number(text: str, option: str) -> int:
 main.add_command(eval_verb)
 main.add_command(import_verb)
 main.add_command(scores)
+main.add_command(validate_verb)
 
 
 @main.command()

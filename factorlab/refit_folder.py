@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,34 +65,51 @@ def refit_into(
         As `refit`; `out` exists and `force` is not set, or it is no folder of refits; its parent does
         not exist.
     """
-    target = _check_free(Path(out), force)
-    work = partial_folder(target)
+    target = check_free(Path(out), force, MARK, "refits")
     began = time.perf_counter()
-    try:
-        (work / FITS).mkdir(parents=True, exist_ok=True)
-        if force and (target / FITS).is_dir() and not any((work / FITS).iterdir()):
-            shutil.copytree(target / FITS, work / FITS, dirs_exist_ok=True)
+    with kept_fits(target, force) as work:
         refits = refit(table, scheme, options, fits=fits, folder=str(work / FITS), progress=progress)
         _write(refits, work, time.perf_counter() - began)
-    except BaseException:
-        if work.is_dir() and not any((work / FITS).iterdir()):
-            shutil.rmtree(work)
-        raise
-    _replace(work, target)
     return refits
 
 
-def _check_free(target: Path, force: bool) -> Path:
+def check_free(target: Path, force: bool, mark: str, what: str) -> Path:
+    """The folder that may be written; ``mark`` is the file that one of its kind holds, ``what`` its name.
+
+    Raises
+    ------
+    InputError
+        It exists and `force` is not set, or it is of another kind; its parent does not exist.
+    """
     if target.exists() and not force:
         raise InputError(f"'{target}' exists; give --out another folder, or --force to replace it")
-    if target.exists() and not (target / MARK).is_file():
-        raise InputError(f"'{target}' is not a folder of refits; --force replaces folders of refits only")
+    if target.exists() and not (target / mark).is_file():
+        raise InputError(f"'{target}' is not a folder of {what}; --force replaces folders of {what} only")
     if not target.absolute().parent.is_dir():
         raise InputError(f"no such folder: '{target.parent}'; make it first")
     work = partial_folder(target)
     if work.exists() and not (work / FITS).is_dir():
         raise InputError(f"'{work}' is in the way and holds no fits; rename it")
     return target
+
+
+@contextmanager
+def kept_fits(target: Path, force: bool) -> Iterator[Path]:
+    """A folder in the making: fits of an earlier call are in it, and what has none is taken away on failure.
+
+    When the block ends well it takes the place of ``target``.
+    """
+    work = partial_folder(target)
+    try:
+        (work / FITS).mkdir(parents=True, exist_ok=True)
+        if force and (target / FITS).is_dir() and not any((work / FITS).iterdir()):
+            shutil.copytree(target / FITS, work / FITS, dirs_exist_ok=True)
+        yield work
+    except BaseException:
+        if work.is_dir() and not any((work / FITS).iterdir()):
+            shutil.rmtree(work)
+        raise
+    _replace(work, target)
 
 
 def _write(refits: Refits, folder: Path, seconds: float) -> None:
@@ -130,6 +149,6 @@ def _replace(work: Path, target: Path) -> None:
         os.replace(work, target)
         return
     old = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}.old."))
-    os.replace(target, old / "refits")
+    os.replace(target, old / "before")
     os.replace(work, target)
     shutil.rmtree(old, ignore_errors=True)

@@ -45,9 +45,10 @@ LAYERS = [
     {"gallery", "painter"},
     {"page"},
     {"report"},
-    {"runs", "refit_folder"},
+    {"runs", "refit_folder", "validation_folder"},
     {"progress", "console"},
     {"record_verbs", "eval_verb", "table_options"},
+    {"validate_verb"},
     {"cli"},
 ]
 """Bottom to top: a module imports from its own layer or below."""

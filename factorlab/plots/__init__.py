@@ -32,6 +32,9 @@ _WHERE = {
     "scores_by_group": "scores",
     "scree": "eigenvalues",
     "standard_errors": "records",
+    "validation_errors": "validation",
+    "validation_predictions": "validation",
+    "validation_reliability": "validation",
 }
 
 __all__ = list(_WHERE)
