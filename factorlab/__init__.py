@@ -40,6 +40,8 @@ _WHERE = {
     "predict": "factorlab.inference.predict.prediction",
     "add_models": "factorlab.inference.predict.new_models",
     "PredictionSettings": "factorlab.inference.predict.mixture",
+    "validate": "factorlab.inference.predict.validation",
+    "ValidationOptions": "factorlab.inference.predict.validation_options",
     "write_report": "factorlab.report",
 }
 

@@ -27,6 +27,7 @@ from factorlab.predict_verb import predict_verb
 from factorlab.record_verbs import import_verb, pair, scores
 from factorlab.scrutiny_verbs import outliers, tornado
 from factorlab.table_options import FILE, READING, F, read_table, table_options
+from factorlab.validate_verb import validate_verb
 
 if TYPE_CHECKING:
     from factorlab.inference.budgets import BudgetRegression
@@ -79,6 +80,7 @@ main.add_command(power_verb)
 main.add_command(plan_verb)
 main.add_command(outliers)
 main.add_command(tornado)
+main.add_command(validate_verb)
 
 
 @main.command()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from factorlab.inference.budgets import BudgetRegression
     from factorlab.inference.compare import Comparison
     from factorlab.inference.predict.prediction import Prediction
+    from factorlab.inference.predict.validation import Validation
     from factorlab.refits import Refits
 
 OFF = 1.1
@@ -318,3 +319,43 @@ def show_prediction(result: Prediction, cells: pd.DataFrame, console: Console, m
         console.print(f"* beyond what was seen: {model}: {part['extrapolates'].iloc[0]}.")
     for note in result.notes:
         console.print(Text(note))
+
+
+def show_validation(found: Validation, console: Console) -> None:
+    """Print, a line a scheme and method, errors and coverage; then the numbers of factors."""
+    from factorlab.inference.predict.schemes import SCHEMES
+
+    level = f"{100 * found.options.level:g} %"
+    for scheme, rows in found.methods.groupby("scheme", sort=False):
+        first = rows.iloc[0]
+        out = _table(f"{SCHEMES[str(scheme)]}: {first['n']} cells of {first['models']} models")
+        out.add_column("method", no_wrap=True)
+        for name in ("error", "R2", "log score", "CRPS", "raw", "width", "recal.", "width"):
+            out.add_column(name, justify="right", no_wrap=True)
+        for _, row in rows.iterrows():
+            numbers = [
+                f"{row['median_error']:.3f}",
+                f"{row['r2']:.2f}",
+                f"{row['elpd']:.2f}",
+                f"{row['crps']:.3f}",
+            ]
+            numbers += [
+                "-" if row[n] != row[n] else f"{row[n]:.2f}"
+                for n in ("raw_coverage", "raw_width", "coverage", "width")
+            ]
+            out.add_row(str(row["method"]), *numbers)
+        console.print(out)
+    console.print(
+        f"error: median, of the benchmark's range; raw and recal.: share inside {level} intervals as sampled and "
+        "as recalibrated, each with their median width; more in methods.csv"
+    )
+    if found.counts is not None:
+        out = _table("Factors: log score of held-out cells\n(* the fewest within one standard error)")
+        for name in ("factors", "log score", "less the best"):
+            out.add_column(name, justify="right")
+        for _, row in found.counts.iterrows():
+            apart = f"{row['difference']:.1f} ± {row['difference_se']:.1f}"
+            out.add_row(f"{row['factors']}{'*' if row['chosen'] else ''}", f"{row['elpd']:.1f}", apart)
+        console.print(out)
+    for note in found.notes:
+        console.print(Text(f"Note: {note}"))

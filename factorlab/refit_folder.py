@@ -162,6 +162,6 @@ def _replace(work: Path, target: Path) -> None:
         os.replace(work, target)
         return
     old = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}.old."))
-    os.replace(target, old / "refits")
+    os.replace(target, old / "before")
     os.replace(work, target)
     shutil.rmtree(old, ignore_errors=True)

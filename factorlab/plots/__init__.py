@@ -38,6 +38,9 @@ _WHERE = {
     "scree": "eigenvalues",
     "standard_errors": "records",
     "tornado_bars": "tornado",
+    "validation_errors": "validation",
+    "validation_predictions": "validation",
+    "validation_reliability": "validation",
 }
 
 __all__ = list(_WHERE)

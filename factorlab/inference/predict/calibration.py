@@ -36,8 +36,9 @@ class Split(NamedTuple):
 
 
 def draw_splits(
-    observed: np.ndarray, n: int, *, seed: int, models: bool = False, share: float = SHARE
-) -> list[Split]:
+    observed: np.ndarray, n: int, *, seed: int, models: bool = False, share: float = SHARE,
+    lineage: np.ndarray | None = None,
+) -> list[Split]:  # fmt: skip
     """Random splits; each leaves every model that is not hidden whole at least one cell, and every benchmark too.
 
     Parameters
@@ -49,6 +50,9 @@ def draw_splits(
         Hide some models whole.
     share : float
         Of the other models' cells that are hidden.
+    lineage : ndarray, (model,), optional
+        Hide whole lineages instead of single models: a model whose relatives have scores is predicted better
+        than one of a lineage never seen, and says nothing of how sure that one is.
     """
     rng = np.random.default_rng(seed)
     scored = np.flatnonzero(observed.any(axis=1))
@@ -56,8 +60,8 @@ def draw_splits(
     for _ in range(n):
         whole = np.zeros(len(observed), dtype=bool)
         if models:
-            take = max(1, round(MODEL_SHARE * len(scored)))
-            whole[rng.choice(scored, min(take, max(1, len(scored) - 2)), replace=False)] = True
+            take = min(max(1, round(MODEL_SHARE * len(scored))), max(1, len(scored) - 2))
+            whole[_choose_whole(scored, take, lineage, rng)] = True
         hidden = observed & (rng.random(observed.shape) < share)
         hidden[whole] = observed[whole]
         for i in np.flatnonzero(~whole & observed.any(axis=1)):
@@ -69,6 +73,22 @@ def draw_splits(
                 hidden[rng.choice(np.flatnonzero(partial[:, j])), j] = False
         out.append(Split(hidden, whole))
     return out
+
+
+def _choose_whole(
+    scored: np.ndarray, take: int, lineage: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Models to hide whole: single ones, or lineages in random order until there are as many."""
+    if lineage is None or len(np.unique(lineage[scored])) < 2:
+        return np.asarray(rng.choice(scored, take, replace=False))
+    chosen = np.zeros(0, dtype=int)
+    for name in rng.permutation(np.unique(lineage[scored].astype(str))):
+        own = scored[lineage[scored].astype(str) == name]
+        if len(chosen) >= take:
+            break
+        if len(chosen) + len(own) <= len(scored) - 2:
+            chosen = np.concatenate([chosen, own])
+    return chosen
 
 
 class HeldOut(NamedTuple):

@@ -104,7 +104,8 @@ def scale_columns(
             if len(np.unique(values)) < FEW:
                 scale[j] = max(scale[j] if len(np.unique(values)) > 1 else 0.0, 0.1 * abs(location[j])) or 1.0
     empty = Columns(
-        scores, table.se / scale, table.data["n_instances"].values, kind, location, scale, sign,
+        # The error of a hidden score tells the score where it is binomial.
+        scores, np.where(seen, table.se, np.nan) / scale, table.data["n_instances"].values, kind, location, scale, sign,
         np.zeros(n_benchmarks), np.ones(n_benchmarks), np.full(n_benchmarks, np.nan), (),
     )  # fmt: skip
     every = np.arange(n_benchmarks)
@@ -137,7 +138,12 @@ def _is_percent(scores: np.ndarray, declared: np.ndarray) -> bool:
     """Whether undeclared columns that could be percent are: half of them have scores above 1.5."""
     highest = np.where(np.isfinite(scores), scores, -np.inf).max(axis=0, initial=-np.inf)
     lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=0, initial=np.inf)
-    could = (lowest >= PERCENT[0]) & (highest <= PERCENT[1]) & ~np.isfinite(declared).all(axis=1)
+    could = (
+        np.isfinite(highest)
+        & (lowest >= PERCENT[0])
+        & (highest <= PERCENT[1])
+        & ~np.isfinite(declared).all(axis=1)
+    )
     return bool(could.any() and np.median(highest[could]) > FRACTION)
 
 

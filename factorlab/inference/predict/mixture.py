@@ -32,6 +32,7 @@ from factorlab.inference.predict.specification import (
 )
 from factorlab.inference.sampling import Progress
 from factorlab.inference.stacking import stacking_weights
+from factorlab.lineage import build_lineage
 from factorlab.score_table import ScoreTable
 
 SPLITS = 3
@@ -58,6 +59,8 @@ class Settings:
         Splits of the training cells that weigh and recalibrate; 0: equal weights, raw intervals.
     whole_models : bool
         Hide whole models too: to recalibrate predictions of models without a score.
+    whole_lineages : bool
+        With ``whole_models``: hide lineages whole, to recalibrate predictions of models of a lineage never seen.
     level : float
         Probability of the intervals.
     effort : Effort
@@ -70,6 +73,7 @@ class Settings:
     covariates: tuple[str, ...] = ()
     splits: int = SPLITS
     whole_models: bool = False
+    whole_lineages: bool = False
     level: float = 0.9
     effort: Effort = DEFAULT_EFFORT
     seed: int = 0
@@ -176,7 +180,8 @@ def fit_mixture(
     seen = visible(table, observed)
     _check(seen, table)
     members = limited(how.members, int(seen.any(axis=1).sum()), int(seen.any(axis=0).sum()))
-    splits = draw_splits(seen, how.splits, seed=how.seed, models=how.whole_models)
+    lineage = build_lineage(table.models).family_of(table.model_names) if how.whole_lineages else None
+    splits = draw_splits(seen, how.splits, seed=how.seed, models=how.whole_models, lineage=lineage)
     tasks: dict[str, dict[str, Any]] = {
         f"{member.name}, {'all cells' if s < 0 else f'split {s + 1}'}": {"member": m, "split": s}
         for s in range(-1, len(splits))
