@@ -36,6 +36,7 @@ _WHERE = {
     "predict": "factorlab.inference.predict.prediction",
     "add_models": "factorlab.inference.predict.new_models",
     "PredictionSettings": "factorlab.inference.predict.mixture",
+    "answer_questions": "factorlab.questions.ask",
     "write_report": "factorlab.report",
 }
 

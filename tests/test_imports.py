@@ -14,7 +14,7 @@ import factorlab
 PACKAGE = Path(factorlab.__file__).parent
 
 LAYERS = [
-    {"errors", "collector"},
+    {"errors", "collector", "wording"},
     {
         "lineage",
         "metadata",
@@ -39,7 +39,7 @@ LAYERS = [
     {"eval"},
     {"health", "health_text", "suspects"},
     {"inference"},
-    {"simulation", "options", "analysis", "refit_tables", "refits"},
+    {"simulation", "options", "analysis", "questions", "refit_tables", "refits"},
     {"summary"},
     {"plots"},
     {"gallery", "painter"},
