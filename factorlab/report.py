@@ -118,7 +118,7 @@ def content(analysis: Analysis, figures: Figures | None = None) -> dict[str, Any
         "methods": _methods(analysis),
         "status": _status(analysis),
         "not_converged": bool(analysis.problems),
-        "answers": answer_blocks.blocks(analysis, pictures),
+        "answers": answer_blocks.blocks(analysis, {name: f.title for name, f in pictures.items()}),
         "findings": findings.answers(analysis),
         "cautions": data_tables.cautions(analysis),
         "factors": [] if solution is None else solution.factors,

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from factorlab.analysis import Analysis
 from factorlab.page.numbers import PageTable
 from factorlab.questions.answer import Answer, text_table
-
-if TYPE_CHECKING:
-    from factorlab.report import PageFigure
 
 
 @dataclass(frozen=True)
@@ -36,28 +32,28 @@ class AnswerBlock:
     links: tuple[tuple[str, str], ...]
 
 
-def blocks(analysis: Analysis, figures: Mapping[str, PageFigure]) -> list[AnswerBlock]:
+def blocks(analysis: Analysis, titles: Mapping[str, str]) -> list[AnswerBlock]:
     """All answers, with links to those figures and sections that the page has.
 
     Parameters
     ----------
     analysis : Analysis
-    figures : mapping of str to PageFigure
-        Those on the page.
+    titles : mapping of str to str
+        Of the figures on the page, by their names.
     """
     sections = {"flags": "the flags of this table"}
     if any(s is not None for s in (analysis.bayes, analysis.pca, analysis.ml)):
         sections["budgets"] = "all correlations and slopes"
     if analysis.bayes is not None and analysis.comparison is not None:
         sections["comparison"] = "PCA beside Bayes"
-    return [_block(answer, figures, sections) for answer in analysis.answers]
+    return [_block(answer, titles, sections) for answer in analysis.answers]
 
 
-def _block(answer: Answer, figures: Mapping[str, PageFigure], sections: Mapping[str, str]) -> AnswerBlock:
+def _block(answer: Answer, titles: Mapping[str, str], sections: Mapping[str, str]) -> AnswerBlock:
     links = []
     for name in () if answer.cannot else answer.links:
-        if name in figures:
-            links.append((f"figure-{name}", figures[name].title))
+        if name in titles:
+            links.append((f"figure-{name}", titles[name]))
         elif name in sections:
             links.append((name, sections[name]))
     return AnswerBlock(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from factorlab.analysis import Analysis
+from factorlab.questions.amounts import how_much
 from factorlab.questions.answer import Answer
 from factorlab.questions.certainty import how_uncertain
 from factorlab.questions.drivers import guessed_tokens, which_benchmarks
 from factorlab.questions.families import within_families
-from factorlab.questions.languages import how_much, which_language
+from factorlab.questions.languages import which_language
 from factorlab.questions.reading import Reading
 from factorlab.questions.structure import only_pca
 from factorlab.questions.subsets import other_subsets

@@ -184,7 +184,7 @@ def _notes(reading: Reading, sources: pd.DataFrame) -> list[str]:
             f"Families: fewer than {MIN_FAMILIES}, or none of two models; columns family and base_model say which "
             "models belong together."
         )
-    out.append("`factorlab tornado` adds what choices of table and method do.")
+    out.append("The verb factorlab tornado adds what choices of table and method do.")
     return out
 
 

@@ -154,13 +154,17 @@ def guessed_tokens(reading: Reading, times: float = 2.0) -> Answer:
         return Answer(
             **ask, verdict="No token count that enters is declared a guess.", sentences=tuple(sentences)
         )
+    if any(len(part) - 1 > MOST_UNITS for part in rows):
+        sentences.append(
+            f"With more than {MOST_UNITS} guesses, {2**MOST_UNITS:,} random combinations were tried."
+        )
     sentences.append(
         "PCA in two steps; models built on a guessed base move with it, and no language is given more tokens than its "
-        "model's total. `factorlab tornado` shows this beside other choices."
+        "model's total. The verb factorlab tornado shows this beside other choices."
     )
     return Answer(
         **ask,
-        verdict=f"With every guess off by up to a factor of {times:g}, in any combination, {'; '.join(verdicts)}.",
+        verdict=f"With every guess at 1/{times:g} or ×{times:g}, in any combination, {'; '.join(verdicts)}.",
         sentences=tuple(sentences),
         table=_guess_table(pd.concat(rows, ignore_index=True)),
         links=("budgets", "flags"),

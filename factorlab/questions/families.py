@@ -146,7 +146,11 @@ def _verdict(factor: str, language: str, row: dict[str, object]) -> str:
         told = "holds between families and is open within them"
     else:
         told = "is open both within families and between them"
-    return f"rho({factor}, {language}) {told}: {within} within, {between} between"
+    if "partial" in row:
+        within += f" within ({_words(row, 'partial')} at given size)"
+    else:
+        within += " within"
+    return f"rho({factor}, {language}) {told}: {within}, {between} between"
 
 
 def _words(row: dict[str, object], name: str) -> str:

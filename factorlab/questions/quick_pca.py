@@ -14,6 +14,8 @@ from factorlab.inference.identify import match, take_factors
 from factorlab.inference.moments import Missing, moments, usable_cells
 from factorlab.scores import ScoreTable
 
+_STACK_CELLS = 4_000_000  # numbers of one array held at once
+
 
 class Rows(NamedTuple):
     """A table ready for quick fits.
@@ -76,10 +78,14 @@ def reweighted(rows: Rows, weights: np.ndarray, reference: np.ndarray) -> Compon
         Loadings that order and signs follow.
     """
     z = rows.z[rows.used]
-    share = weights[:, rows.used] / weights[:, rows.used].sum(axis=1, keepdims=True)
-    centred = z - (share @ z)[:, None, :]
-    covariance = np.swapaxes(centred * share[:, :, None], 1, 2) @ centred
-    return _components(covariance, rows.z, reference)
+    parts = []
+    for part in _parts(len(weights), rows):
+        share = weights[part][:, rows.used]
+        share = share / share.sum(axis=1, keepdims=True)
+        centred = z - (share @ z)[:, None, :]
+        covariance = np.swapaxes(centred * share[:, :, None], 1, 2) @ centred
+        parts.append(_components(covariance, rows.z, reference))
+    return _joined(parts)
 
 
 def with_noise(rows: Rows, draws: int, reference: np.ndarray, seed: int) -> Components:
@@ -92,11 +98,14 @@ def with_noise(rows: Rows, draws: int, reference: np.ndarray, seed: int) -> Comp
     reference : ndarray, (benchmark, factor)
     seed : int
     """
-    noise = np.random.default_rng(seed).standard_normal((draws, *rows.z.shape)) * rows.z_se
-    z = rows.z + noise
-    kept = z[:, rows.used]
-    centred = kept - kept.mean(axis=1, keepdims=True)
-    return _components(np.swapaxes(centred, 1, 2) @ centred / kept.shape[1], z, reference)
+    rng = np.random.default_rng(seed)
+    parts = []
+    for part in _parts(draws, rows):
+        z = rows.z + rng.standard_normal((part.stop - part.start, *rows.z.shape)) * rows.z_se
+        kept = z[:, rows.used]
+        centred = kept - kept.mean(axis=1, keepdims=True)
+        parts.append(_components(np.swapaxes(centred, 1, 2) @ centred / kept.shape[1], z, reference))
+    return _joined(parts)
 
 
 def without_each_benchmark(rows: Rows, reference: np.ndarray) -> Components:
@@ -160,6 +169,16 @@ def budget_correlations(
     return np.where(few[:, None], np.nan, out)
 
 
+def _parts(fits: int, rows: Rows) -> list[slice]:
+    """Fits worked through together, so that no array of them is large."""
+    step = max(1, _STACK_CELLS // rows.z.size)
+    return [slice(start, min(start + step, fits)) for start in range(0, fits, step)]
+
+
+def _joined(parts: list[Components]) -> Components:
+    return Components(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
 def _components(covariance: np.ndarray, z: np.ndarray, reference: np.ndarray) -> Components:
     """Components of the correlation of each covariance (fit, benchmark, benchmark), matched."""
     factors = reference.shape[1]
@@ -169,5 +188,5 @@ def _components(covariance: np.ndarray, z: np.ndarray, reference: np.ndarray) ->
     vector = vector[..., ::-1][..., :factors]
     loading = vector * np.sqrt(np.maximum(value[:, ::-1][:, None, :factors], 0.0))
     order, sign = match(loading, reference)
-    ability = (z / sd[:, None, :]) @ take_factors(vector, order, sign)
+    ability = z @ take_factors(vector / sd[:, :, None], order, sign)
     return Components(take_factors(loading, order, sign), ability)

@@ -182,6 +182,13 @@ class Reading:
             rows = rows.drop(columns=["lower", "upper"]).merge(spread, on=keys, how="left")
         return rows
 
+    @cached_property
+    def slopes(self) -> pd.DataFrame:
+        """Slopes of benchmarks on tokens, see `factorlab.questions.benchmark_slopes`."""
+        from factorlab.questions.benchmark_slopes import benchmark_slopes
+
+        return benchmark_slopes(self)
+
     def no_budgets(self) -> str:
         """Why nothing can be said of budgets; empty where something can."""
         table = self.analysis.table

@@ -49,8 +49,9 @@ def other_subsets(reading: Reading) -> Answer:
     for name, member in groups.items():
         found = subset_congruence(rows, member, reference, reading.analysis.options.seed, reading.level)
         n = int(member.sum())
-        holds = [k for k in kept if found.point[k] >= SAME_FACTOR]
-        lost = [k for k in kept if k not in holds]
+        told = [k for k in kept if pca.factors[k] not in reading.beyond_noise] or kept
+        holds = [k for k in told if found.point[k] >= SAME_FACTOR]
+        lost = [k for k in told if k not in holds]
         parts.append(
             _told(name, n, [pca.factors[k] for k in holds], [pca.factors[k] for k in lost], found, lost)
         )

@@ -1,15 +1,18 @@
 """Answers in words: the truth of a simulation in other languages, and what is said when there is no answer."""
 
 import functools
+import html
 import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from small_runs import bare_run, small_run
 
 from factorlab.analysis import analyse
+from factorlab.cli import main
 from factorlab.options import FitOptions
 from factorlab.questions.answer import text_table
 from factorlab.questions.ask import answer_questions
@@ -21,6 +24,8 @@ from factorlab.questions.structure import factor_stability
 from factorlab.questions.subsets import subset_congruence
 from factorlab.questions.text import answer_lines
 from factorlab.questions.token_units import token_units
+from factorlab.report import render
+from factorlab.runs import write_run
 from factorlab.simulation import simulate
 from factorlab.summary import summarise
 
@@ -55,9 +60,9 @@ def everything(analysis):
 def test_the_right_factor_is_named_in_any_language(languages):
     answer = by_key(german_swahili(languages))["languages"]
     rest = "Swahili" if len(languages) == 2 else "any other language"
-    assert f"PC1 goes with German text more than with {rest}" in answer.verdict
+    assert re.search(rf"PC1 \([^)]*\) goes with German text more than with {rest}", answer.verdict)
     rest = "German" if len(languages) == 2 else "any other language"
-    assert f"PC2 goes with Swahili text more than with {rest}" in answer.verdict
+    assert re.search(rf"PC2 \([^)]*\) goes with Swahili text more than with {rest}", answer.verdict)
     sure = answer.table[answer.table["goes with"] != ""]
     assert list(zip(sure["factor"], sure["goes with"], strict=True)) == [
         ("PC1", "German"),
@@ -116,8 +121,10 @@ def test_points_are_slope_times_loading_times_sd():
 def test_real_matrix_answers(real):
     run = real
     answers = by_key(run)
-    assert "PC1 goes with English text more than with Japanese (rho 0.92" in answers["languages"].verdict
-    assert "PC2 goes with Japanese text more than with English (rho 0.78" in answers["languages"].verdict
+    verdict = answers["languages"].verdict
+    assert "goes with English text more than with Japanese (rho 0.92" in verdict
+    japanese = "goes with Japanese text more than with English (rho 0.78"
+    assert f"PC2 (NIILC, WMT20-en-ja, JEMHopQA) {japanese}" in verdict
     assert answers["structure"].verdict.startswith("PC1, PC2 stand (congruence 0.97 or more in every check)")
     assert "PC4 does not stand" in answers["structure"].verdict
     assert "rho(PC2, ja) moves most without NIILC −0.09, JEMHopQA −0.06" in answers["benchmarks"].sentences[1]
@@ -226,6 +233,24 @@ def test_answers_are_in_the_summary_and_made_once():
     assert run.answers is run.answers
     assert replace(run, **PCA_ONLY).answers is not run.answers
     assert kept[0]["verdict"] == run.answers[0].verdict
+
+
+def test_report_prints_answers_and_writes_nothing(tmp_path):
+    folder = write_run(bare_run(), tmp_path / "bare.fit", page=False)
+    before = sorted(path.name for path in folder.iterdir())
+    done = CliRunner().invoke(main, ["report", str(folder), "--text"])
+    assert done.exit_code == 0
+    assert done.output.splitlines() == answer_lines(bare_run().answers)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_the_page_shows_every_answer_with_links_that_lead_somewhere():
+    page = render(small_run(), figures={})
+    for answer in small_run().answers:
+        assert f'id="answer-{answer.key}"' in page
+        assert html.escape(answer.question) in page
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= set(re.findall(r'id="([^"]+)"', page))
 
 
 def test_a_number_and_its_interval_are_one_cell():
