@@ -47,7 +47,9 @@ def which_language(reading: Reading) -> Answer:
     head = sure[sure["factor"].isin(kept)] if kept else sure
     others = sure[~sure["factor"].isin(head["factor"])]
     parts = [_closer(reading, row) for _, row in head.iterrows()]
-    open_factors = [f for f in kept if f not in set(head["factor"])]
+    against = _against(table[table["factor"].isin(kept) & ~table["factor"].isin(head["factor"])])
+    parts += against.values()
+    open_factors = [f for f in kept if f not in set(head["factor"]) and f not in against]
     verdict = (
         "; ".join(parts) if parts else "No ability goes with one language clearly more than with another"
     )
@@ -85,7 +87,7 @@ def closest_languages(reading: Reading, point: np.ndarray, draws: np.ndarray) ->
     pandas.DataFrame
         ``factor, language, rho, rho - other`` with intervals, ``probability`` that the difference is
         above 0, ``draws``, ``goes with`` (the language's name where rho and the difference are both
-        credibly above 0, else empty).
+        credibly above 0 and no other rho is larger in size, else empty).
     """
     assert reading.solution is not None
     rows = []
@@ -100,7 +102,7 @@ def closest_languages(reading: Reading, point: np.ndarray, draws: np.ndarray) ->
             low, high = reading.interval(draws[:, k, l])
             least, most = reading.interval(apart)
             middle = np.median(apart) if reading.regression else point[k, l] - point[k, rest].max()
-            sure = least > 0 and low > 0
+            sure = least > 0 and low > 0 and point[k, l] >= np.abs(point[k, rest]).max()
             rows.append(
                 (
                     factor, language_name(language), point[k, l], low, high, middle, least, most,
@@ -119,6 +121,17 @@ def closest_languages(reading: Reading, point: np.ndarray, draws: np.ndarray) ->
         f"{gap}{UPPER}",
     ]
     return pd.DataFrame(rows, columns=[*columns, "probability", "draws", "goes with"])
+
+
+def _against(table: pd.DataFrame) -> dict[str, str]:
+    """Factors whose largest rho is credibly below 0, each with a clause."""
+    out = {}
+    for factor, part in table.groupby("factor", sort=False):
+        row = part.iloc[int(np.argmax(part["rho"].abs()))]
+        if row[f"rho{UPPER}"] < 0:
+            rho = with_interval(row["rho"], row[f"rho{LOWER}"], row[f"rho{UPPER}"])
+            out[str(factor)] = f"{factor} is lower where there is more {row['language']} text (rho {rho})"
+    return out
 
 
 def _closer(reading: Reading, row: pd.Series) -> str:

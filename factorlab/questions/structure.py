@@ -51,7 +51,7 @@ def only_pca(reading: Reading) -> Answer:
     if stands:
         least = table.loc[table["stands"], "least"].min()
         parts.append(
-            f"{listed(stands)} {_verb(stands, 'stand')} (congruence {number(least)} or more in every check)"
+            f"{listed(stands)} {_verb(stands, 'stand')} (least congruence of all checks {number(least)})"
         )
     parts += [f"{r['factor']} does not stand ({r['why']})" for _, r in falls.iterrows()]
     sentences = []

@@ -18,7 +18,7 @@ from factorlab.questions.answer import text_table
 from factorlab.questions.ask import answer_questions
 from factorlab.questions.certainty import family_weights
 from factorlab.questions.drivers import ALL, guess_shifts, leave_one_benchmark_out
-from factorlab.questions.languages import closest_languages
+from factorlab.questions.languages import _against, closest_languages
 from factorlab.questions.reading import Reading
 from factorlab.questions.structure import factor_stability
 from factorlab.questions.subsets import subset_congruence
@@ -101,6 +101,18 @@ def test_difference_of_rho_is_that_of_the_draws():
         assert row["probability"] == pytest.approx((gap > 0).mean())
 
 
+def test_a_factor_against_a_language_does_not_go_with_the_other():
+    """rho 0.2 and -0.6: nearer to the first, but what it has is less of the second."""
+    reading = Reading(german_swahili())
+    point = np.array([[0.9, 0.1], [0.2, -0.6]])
+    draws = point + 0.01 * np.random.default_rng(0).normal(size=(200, 2, 2))
+    found = closest_languages(reading, point, draws)
+    assert list(found["goes with"]) == ["German", "", "", ""]
+    assert _against(found[found["factor"] == "PC2"]) == {
+        "PC2": "PC2 is lower where there is more Swahili text (rho −0.60 [−0.62, −0.58])"
+    }
+
+
 def test_points_are_slope_times_loading_times_sd():
     run = small_run()
     table = by_key(run)["tokens"].table
@@ -125,7 +137,7 @@ def test_real_matrix_answers(real):
     assert "goes with English text more than with Japanese (rho 0.92" in verdict
     japanese = "goes with Japanese text more than with English (rho 0.78"
     assert f"PC2 (NIILC, WMT20-en-ja, JEMHopQA) {japanese}" in verdict
-    assert answers["structure"].verdict.startswith("PC1, PC2 stand (congruence 0.97 or more in every check)")
+    assert answers["structure"].verdict.startswith("PC1, PC2 stand (least congruence of all checks 0.97)")
     assert "PC4 does not stand" in answers["structure"].verdict
     assert "rho(PC2, ja) moves most without NIILC −0.09, JEMHopQA −0.06" in answers["benchmarks"].sentences[1]
     assert "Llama 3" in " ".join(answers["ratios"].sentences)
