@@ -42,6 +42,7 @@ _WHERE = {
     "PredictionSettings": "factorlab.inference.predict.mixture",
     "validate": "factorlab.inference.predict.validation",
     "ValidationOptions": "factorlab.inference.predict.validation_options",
+    "answer_questions": "factorlab.questions.ask",
     "write_report": "factorlab.report",
 }
 

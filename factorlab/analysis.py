@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,9 @@ from factorlab.inference.sensitivity import prior_sensitivity
 from factorlab.inference.solution import FactorSolution
 from factorlab.options import FitOptions
 from factorlab.scores import ScoreTable
+
+if TYPE_CHECKING:
+    from factorlab.questions.answer import Answer
 
 SCHEMES: tuple[Scheme, ...] = ("leave-one-model-out", "leave-one-lineage-out", "bootstrap")
 
@@ -92,6 +96,13 @@ class Analysis:
         if self.bayes is None or self.bayes.diagnostics is None:
             return ()
         return self.bayes.diagnostics.problems
+
+    @cached_property
+    def answers(self) -> tuple[Answer, ...]:
+        """What the results say to the open questions of such a study; see `factorlab.questions`."""
+        from factorlab.questions.ask import answer_questions
+
+        return answer_questions(self)
 
     @property
     def warnings(self) -> tuple[str, ...]:

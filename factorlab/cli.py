@@ -471,9 +471,16 @@ def plot(run: Path, name: str | None, out: Path | None) -> None:
 
 @main.command()
 @click.argument("run", type=FILE)
+@click.option("--text", is_flag=True, help="Print the answers as plain text; draw and write nothing.")
 @click.option("--quiet", is_flag=True, help="No progress display.")
-def report(run: Path, quiet: bool) -> None:
-    """Rebuild figures and report.html of RUN."""
+def report(run: Path, text: bool, quiet: bool) -> None:
+    """Rebuild figures and report.html of RUN, or print its answers."""
+    if text:
+        from factorlab.questions.text import answer_lines
+        from factorlab.runs import load_run
+
+        click.echo("\n".join(answer_lines(load_run(run).answers)))
+        return
     from factorlab.painter import Painter
 
     painter = click.get_current_context().with_resource(Painter())

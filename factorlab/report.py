@@ -22,7 +22,7 @@ from factorlab.analysis import Analysis
 from factorlab.gallery import figures as drawings
 from factorlab.gallery import main_solution
 from factorlab.inference.convergence import ESS_GOAL, RHAT_GOAL
-from factorlab.page import budget_tables, data_tables, findings, fit_tables
+from factorlab.page import answer_blocks, budget_tables, data_tables, findings, fit_tables
 from factorlab.page.numbers import count, number, percent
 
 Figures = Mapping[str, bytes | str]
@@ -108,6 +108,7 @@ def content(analysis: Analysis, figures: Figures | None = None) -> dict[str, Any
     level = analysis.options.level
     solution = main_solution(analysis)
     sensitivity, moved = budget_tables.sensitivity(analysis)
+    pictures = embed(analysis, figures)
     return {
         "analysis": analysis,
         "name": analysis.table.name,
@@ -117,10 +118,11 @@ def content(analysis: Analysis, figures: Figures | None = None) -> dict[str, Any
         "methods": _methods(analysis),
         "status": _status(analysis),
         "not_converged": bool(analysis.problems),
-        "answers": findings.answers(analysis),
+        "answers": answer_blocks.blocks(analysis, {name: f.title for name, f in pictures.items()}),
+        "findings": findings.answers(analysis),
         "cautions": data_tables.cautions(analysis),
         "factors": [] if solution is None else solution.factors,
-        "figures": embed(analysis, figures),
+        "figures": pictures,
         "data": data_tables,
         "fit": fit_tables,
         "budgets": budget_tables,

@@ -67,6 +67,7 @@ def summarise(analysis: Analysis) -> dict[str, Any]:
             },
             **analysis.comparison.to_dict(),
         }
+    out["answers"] = [answer.to_dict() for answer in analysis.answers]
     return clean(out)
 
 

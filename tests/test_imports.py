@@ -14,7 +14,7 @@ import factorlab
 PACKAGE = Path(factorlab.__file__).parent
 
 LAYERS = [
-    {"errors", "collector"},
+    {"errors", "collector", "wording"},
     {
         "lineage",
         "metadata",
@@ -43,6 +43,7 @@ LAYERS = [
         "simulation",
         "options",
         "analysis",
+        "questions",
         "refit_tables",
         "refits",
         "changes",

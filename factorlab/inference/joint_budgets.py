@@ -119,7 +119,7 @@ def joint(table: ScoreTable, solution: FactorSolution, *, level: float = 0.94) -
             f"the solution's models are not those of table '{table.name}'; give the table that was fitted"
         )
     shape = (solution.draws.sizes["chain"], solution.draws.sizes["draw"])
-    spreads = _spreads(table, solution)
+    spreads = budget_spreads(table, solution)
     rho = {(budget, form): values for budget, form, values in _all_rho(table, solution, spreads)}
     for a, b in combinations([name for name in spreads if name != "total" and (name, "at_hand") in rho], 2):
         rho[f"{b} - {a}", "difference"] = rho[b, "at_hand"] - rho[a, "at_hand"]
@@ -143,7 +143,8 @@ def joint(table: ScoreTable, solution: FactorSolution, *, level: float = 0.94) -
     )
 
 
-def _spreads(table: ScoreTable, solution: FactorSolution) -> dict[str, Spread]:
+def budget_spreads(table: ScoreTable, solution: FactorSolution) -> dict[str, Spread]:
+    """Draws of abilities and log budgets, by budget (a language or "total")."""
     ability = solution.stacked("ability")
     size = solution.stacked("log10_params")
     tokens = solution.stacked("log10_tokens")

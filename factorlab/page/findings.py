@@ -34,15 +34,15 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Findings under the question they answer."""
+class Topic:
+    """Findings under the question they belong to."""
 
     question: str
     findings: tuple[Finding, ...]
 
 
-def answers(analysis: Analysis) -> list[Answer]:
-    """All questions that the analysis can answer, with its answers."""
+def answers(analysis: Analysis) -> list[Topic]:
+    """All topics that the analysis has findings on."""
     parts = (
         ("How many abilities are there, and what are they?", [*_size(analysis), *_meaning(analysis)]),
         ("Which of them do the data fix?", list(_axes(analysis))),
@@ -50,7 +50,7 @@ def answers(analysis: Analysis) -> list[Answer]:
         ("Does it hold within a lineage?", list(_lineages(analysis))),
         ("Which scores need a second look?", list(_suspects(analysis))),
     )
-    return [Answer(question, tuple(found)) for question, found in parts if found]
+    return [Topic(question, tuple(found)) for question, found in parts if found]
 
 
 def budget_name(budget: str) -> str:

@@ -27,6 +27,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Outline
 
 from factorlab.scores import ScoreTable
+from factorlab.wording import language_name as language_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,16 +37,6 @@ PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # 7 and 6 share no divisor: 42 different pairs
 INK = "#222222"
 FAINT = "#8a8a8a"
-
-LANGUAGES = {
-    "ar": "Arabic", "bn": "Bengali", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek",
-    "en": "English",
-    "es": "Spanish", "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hu": "Hungarian",
-    "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "no": "Norwegian",
-    "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sv": "Swedish", "sw": "Swahili",
-    "ta": "Tamil", "te": "Telugu", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese",
-    "zh": "Chinese",
-}  # fmt: skip
 
 
 @functools.cache
@@ -150,11 +141,6 @@ def group_models(models: Sequence[str], table: ScoreTable | None, by: str = "gro
     if "not declared" in labels:
         names, colours, markers = [*names, "not declared"], [*colours, FAINT], [*markers, "o"]
     return Groups(names, np.array([names.index(v) for v in labels]), colours, markers)
-
-
-def language_name(code: str) -> str:
-    """ "Japanese" for "ja"; a code that is not known stands for itself."""
-    return LANGUAGES.get(code, code)
 
 
 def language_colours(table: ScoreTable | None) -> dict[str, str]:

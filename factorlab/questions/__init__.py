@@ -1,0 +1,1 @@
+"""The questions that a study of benchmark scores leaves open, answered from one `Analysis`."""
