@@ -18,7 +18,7 @@ import pandas as pd
 from prediction_protocols import LEVEL, logit_als, measures, pooled, predict_hidden, told, without, write
 
 from factorlab.inference.predict.member_fit import Effort
-from factorlab.inference.predict.mixture import Settings
+from factorlab.inference.predict.mixture import PredictionSettings
 from factorlab.scores import table_from_frames
 
 PUBLISHED = {"method": "BenchPress, published (9 folds)", "median_absolute_error": 4.561, "within_3": 0.369,
@@ -40,7 +40,9 @@ def main() -> None:
         name="benchpress",
     )
     folds = pd.read_csv(args.data / "folds_dev.csv")
-    settings = Settings(covariates=("reasoning",), level=LEVEL, effort=Effort(args.draws, 150, 2, 7), seed=1)
+    settings = PredictionSettings(
+        covariates=("reasoning",), level=LEVEL, effort=Effort(args.draws, 150, 2, 7), seed=1
+    )
     rows, ours, theirs = [], [], []
     for (seed, fold), part in list(folds.groupby(["seed", "fold"]))[: args.folds]:
         hidden = np.zeros(table.scores.shape, dtype=bool)

@@ -21,7 +21,7 @@ from prediction_protocols import LEVEL, measures, one_sigmoid, pooled, predict_h
 from sklearn.model_selection import KFold
 
 from factorlab.inference.predict.member_fit import Effort
-from factorlab.inference.predict.mixture import Settings
+from factorlab.inference.predict.mixture import PredictionSettings
 from factorlab.scores import ScoreTable, table_from_frames
 
 PUBLISHED = [
@@ -79,7 +79,7 @@ def main() -> None:
     table, cells = read(args.data)
     place = {name: i for i, name in enumerate(table.model_names)}
     column = {name: j for j, name in enumerate(table.benchmark_names)}
-    settings = Settings(level=LEVEL, effort=Effort(args.draws, 150, 2, 7), seed=1)
+    settings = PredictionSettings(level=LEVEL, effort=Effort(args.draws, 150, 2, 7), seed=1)
     rows, ours = [], []
     peers: dict[str, list] = {"ECI's sigmoid": [], "clipped linear": []}
     splits = list(KFold(10, shuffle=True, random_state=42).split(cells))

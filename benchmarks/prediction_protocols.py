@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
-from factorlab.inference.predict.mixture import Settings
+from factorlab.inference.predict.mixture import PredictionSettings
 from factorlab.inference.predict.prediction import Prediction, predict
 from factorlab.scores import ScoreTable
 
@@ -49,7 +49,7 @@ def without(table: ScoreTable, hidden: np.ndarray) -> ScoreTable:
 
 
 def predict_hidden(
-    table: ScoreTable, hidden: np.ndarray, settings: Settings, workers: int | None
+    table: ScoreTable, hidden: np.ndarray, settings: PredictionSettings, workers: int | None
 ) -> tuple[Truth, Prediction]:
     """Predict hidden cells from a table that does not have them; the true scores are joined afterwards."""
     found = predict(without(table, hidden), settings, workers=workers)

@@ -89,12 +89,12 @@ def plan_verb(
         raise InputError(
             f"--params {params:g} is no size of a model; give the number of parameters, such as 8e9"
         )
-    from factorlab.inference.predict.mixture import Settings
+    from factorlab.inference.predict.mixture import PredictionSettings
     from factorlab.inference.predict.plan import plan
     from factorlab.plan_folder import check_free, plan_text, write_plan
     from factorlab.progress import Display
 
-    settings = Settings(likelihood=likelihood, whole_models=True, level=level, seed=seed)  # type: ignore[arg-type]
+    settings = PredictionSettings(likelihood=likelihood, whole_models=True, level=level, seed=seed)  # type: ignore[arg-type]
     if out is not None:
         check_free(out, force)
     table = run_or_table(source, reading)

@@ -173,11 +173,11 @@ def _settings(
     scores: Any, *, likelihood: Any, factors: str, covariates: tuple[str, ...], level: float, splits: int,
     draws: int, chains: int, max_depth: int, seed: int,
 ) -> Any:  # fmt: skip
-    """`Settings` of the options; models without a score ask for whole models to be held out."""
+    """`PredictionSettings` of the options; models without a score ask for whole models to be held out."""
     import numpy as np
 
     from factorlab.inference.predict.member_fit import Effort
-    from factorlab.inference.predict.mixture import Settings
+    from factorlab.inference.predict.mixture import PredictionSettings
     from factorlab.inference.predict.specification import DEFAULT_MEMBERS, Member
 
     members: tuple[Member, ...] = DEFAULT_MEMBERS
@@ -195,7 +195,7 @@ def _settings(
     ):
         if value < least:
             raise InputError(f"{name} {value} is too few; give {least} or more")
-    return Settings(
+    return PredictionSettings(
         likelihood=likelihood,
         members=members,
         covariates=covariates,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from factorlab.inference.predict.member_fit import Effort
-from factorlab.inference.predict.mixture import Settings
+from factorlab.inference.predict.mixture import PredictionSettings
 from factorlab.inference.predict.specification import Member
 from factorlab.scores import table_from_frames
 
@@ -36,7 +36,7 @@ def rank_one() -> np.ndarray:
 def test_the_true_value_of_a_test_cell_changes_nothing(rank_one):
     hidden = np.zeros(rank_one.shape, dtype=bool)
     hidden[[2, 7, 11], [1, 4, 0]] = True
-    quick = Settings(members=(Member(1),), splits=0, effort=Effort(30, 60, 1, 5))
+    quick = PredictionSettings(members=(Member(1),), splits=0, effort=Effort(30, 60, 1, 5))
     honest, _ = protocols.predict_hidden(table(rank_one), hidden, quick, 1)
     other = np.where(hidden, 1 - rank_one, rank_one)
     scrambled, _ = protocols.predict_hidden(table(other), hidden, quick, 1)

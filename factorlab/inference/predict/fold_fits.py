@@ -11,7 +11,7 @@ from factorlab.inference.predict.columns import Columns, scale_columns
 from factorlab.inference.predict.kernel import BETA_BINOMIAL, BINOMIAL
 from factorlab.inference.predict.layout import read_inputs
 from factorlab.inference.predict.member_fit import Effort, draw_cells, fit_member
-from factorlab.inference.predict.mixture import Settings, fit_mixture
+from factorlab.inference.predict.mixture import PredictionSettings, fit_mixture
 from factorlab.inference.predict.prediction import predict_cells
 from factorlab.inference.predict.predictive import log_predictive, measurement
 from factorlab.inference.predict.rivals import GAUSSIAN, MEANS, PCA, guess_cells
@@ -66,7 +66,12 @@ def _arrays(scored: Scored) -> dict[str, np.ndarray]:
 
 
 def _mixture(
-    seen: ScoreTable, settings: Settings, row: np.ndarray, column: np.ndarray, y: np.ndarray, unit: np.ndarray
+    seen: ScoreTable,
+    settings: PredictionSettings,
+    row: np.ndarray,
+    column: np.ndarray,
+    y: np.ndarray,
+    unit: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The prediction as a user gets it, with its own recalibration."""
     mixture = fit_mixture(seen, settings, workers=1)

@@ -45,7 +45,7 @@ FEWEST_HELD = 20
 
 
 @dataclass(frozen=True)
-class Settings:
+class PredictionSettings:
     """How a mixture is made.
 
     Attributes
@@ -91,9 +91,6 @@ class Settings:
             raise InputError("no member was given; give at least one number of factors")
 
 
-PredictionSettings = Settings
-
-
 @dataclass(frozen=True)
 class Mixture:
     """Fitted members, their weights and the calibration of their intervals.
@@ -103,7 +100,7 @@ class Mixture:
     table : ScoreTable
     observed : ndarray of bool, (model, benchmark)
         The cells that were seen.
-    settings : Settings
+    settings : PredictionSettings
     inputs : Inputs
     fits : tuple of MemberFit
     weights : ndarray, (member,)
@@ -118,7 +115,7 @@ class Mixture:
 
     table: ScoreTable
     observed: np.ndarray
-    settings: Settings
+    settings: PredictionSettings
     inputs: Inputs
     fits: tuple[MemberFit, ...]
     weights: np.ndarray
@@ -141,7 +138,7 @@ class Mixture:
 
 def fit_mixture(
     table: ScoreTable,
-    settings: Settings | None = None,
+    settings: PredictionSettings | None = None,
     *,
     observed: np.ndarray | None = None,
     priors: PredictionPriors | None = None,
@@ -155,7 +152,7 @@ def fit_mixture(
     ----------
     table : ScoreTable
         Rows without a score are models to be predicted from their predictors.
-    settings : Settings, optional
+    settings : PredictionSettings, optional
     observed : ndarray of bool, (model, benchmark), optional
         Cells that may be seen; all that have a score when not given.
     priors : PredictionPriors, optional
@@ -176,7 +173,7 @@ def fit_mixture(
     ----------
     Yao, Vehtari, Simpson & Gelman 2018, Bayesian Analysis 13(3) (stacking of predictive distributions).
     """
-    how = settings or Settings()
+    how = settings or PredictionSettings()
     seen = visible(table, observed)
     _check(seen, table)
     members = limited(how.members, int(seen.any(axis=1).sum()), int(seen.any(axis=0).sum()))
@@ -220,7 +217,7 @@ def fit_mixture(
 
 
 def fit_task(
-    table: ScoreTable, seen: np.ndarray, splits: Sequence[Split], members: Sequence[Member], how: Settings,
+    table: ScoreTable, seen: np.ndarray, splits: Sequence[Split], members: Sequence[Member], how: PredictionSettings,
     priors: PredictionPriors | None, member: int, split: int,
 ) -> MemberFit:  # fmt: skip
     """One member on one split (-1: on all observed cells)."""
@@ -241,7 +238,7 @@ def _check(seen: np.ndarray, table: ScoreTable) -> None:
 
 
 def _log_scores(
-    table: ScoreTable, seen: np.ndarray, how: Settings, split: Split, fits: Sequence[MemberFit]
+    table: ScoreTable, seen: np.ndarray, how: PredictionSettings, split: Split, fits: Sequence[MemberFit]
 ) -> np.ndarray:
     """Log predictive density of a split's hidden cells, (member, cell)."""
     columns, row, column, y = hidden_cells(table, seen, split.hidden, how)
@@ -250,7 +247,7 @@ def _log_scores(
 
 
 def hidden_cells(
-    table: ScoreTable, seen: np.ndarray, hidden: np.ndarray, how: Settings
+    table: ScoreTable, seen: np.ndarray, hidden: np.ndarray, how: PredictionSettings
 ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Columns as the fit without them sees them, place and score (on the model's scale) of hidden cells."""
     columns = read_inputs(table, seen & ~hidden, likelihood=how.likelihood, covariates=how.covariates).columns
@@ -259,7 +256,7 @@ def hidden_cells(
 
 
 def _hold(
-    table: ScoreTable, seen: np.ndarray, how: Settings, splits: Sequence[Split],
+    table: ScoreTable, seen: np.ndarray, how: PredictionSettings, splits: Sequence[Split],
     parts: Sequence[Sequence[MemberFit]], weights: np.ndarray,
 ) -> HeldOut:  # fmt: skip
     tail = (1 - how.level) / 2

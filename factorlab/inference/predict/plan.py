@@ -12,7 +12,7 @@ import pandas as pd
 from factorlab.errors import InputError
 from factorlab.inference.predict.columns import scale_columns
 from factorlab.inference.predict.kernel import LINEAR
-from factorlab.inference.predict.mixture import Mixture, Settings, fit_mixture
+from factorlab.inference.predict.mixture import Mixture, PredictionSettings, fit_mixture
 from factorlab.inference.predict.plan_notes import notes_of
 from factorlab.inference.predict.plan_tables import (
     Reached,
@@ -124,7 +124,7 @@ def plan(
     most: float | None = None,
     against: str | None = None,
     spend: float | None = None,
-    settings: Settings | None = None,
+    settings: PredictionSettings | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     progress: Progress | None = None,
@@ -154,7 +154,7 @@ def plan(
     spend : float, optional
         Billions of tokens of that comparison; when not given, what all targets need, if that is no more than
         was seen, else the most that was seen.
-    settings : Settings, optional
+    settings : PredictionSettings, optional
         Of the prediction mixture; whole models are held out to recalibrate when not given.
     workers, cluster, progress
         Where the fits run, see `factorlab.batch.run_batch`.
@@ -177,7 +177,7 @@ def plan(
             raise InputError(f"--{name} {value:g} is no budget; give billions of tokens above 0")
     model = plan_model(table, base=base, params_b=params_b, language=language, tokens=tokens)
     limit = most if most is not None else BEYOND * model.seen
-    how = settings or Settings(whole_models=True)
+    how = settings or PredictionSettings(whole_models=True)
     other = _other_language(model, against)
     mixture = fit_mixture(model.table, how, workers=workers, cluster=cluster, progress=progress)
     names = mixture.inputs.predictors.names

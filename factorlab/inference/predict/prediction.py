@@ -13,7 +13,7 @@ from factorlab.errors import InputError
 from factorlab.inference.predict.calibration import CELL, MODEL
 from factorlab.inference.predict.columns import visible
 from factorlab.inference.predict.kernel import LINEAR
-from factorlab.inference.predict.mixture import Mixture, Settings, fit_mixture
+from factorlab.inference.predict.mixture import Mixture, PredictionSettings, fit_mixture
 from factorlab.inference.sampling import Progress
 from factorlab.lineage import build_lineage
 from factorlab.score_table import ScoreTable
@@ -98,7 +98,7 @@ class Prediction:
 
 def predict(
     table: ScoreTable,
-    settings: Settings | None = None,
+    settings: PredictionSettings | None = None,
     *,
     models: Sequence[str] | None = None,
     benchmarks: Sequence[str] | None = None,
@@ -113,7 +113,7 @@ def predict(
     ----------
     table : ScoreTable
         New models are rows without scores (`factorlab.inference.predict.new_models.add_models`).
-    settings : Settings, optional
+    settings : PredictionSettings, optional
     models, benchmarks : sequence of str, optional
         Cells of these only.
     observed : ndarray of bool, (model, benchmark), optional

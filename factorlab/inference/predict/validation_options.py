@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from factorlab.inference.predict.member_fit import Effort
-from factorlab.inference.predict.mixture import Settings
+from factorlab.inference.predict.mixture import PredictionSettings
 from factorlab.inference.predict.schemes import Scheme
 from factorlab.inference.predict.specification import DEFAULT_MEMBERS, Likelihood, Member
 
@@ -54,10 +54,10 @@ class ValidationOptions:
     workers: int | None = None
     cluster: str | None = None
 
-    def settings(self, whole_models: bool = False, whole_lineages: bool = False) -> Settings:
+    def settings(self, whole_models: bool = False, whole_lineages: bool = False) -> PredictionSettings:
         """Those of the mixture in one fold."""
         members = DEFAULT_MEMBERS if self.factors == "auto" else tuple(Member(k) for k in self.factors)
-        return Settings(
+        return PredictionSettings(
             likelihood=self.likelihood, members=members, covariates=self.covariates, splits=self.splits,
             whole_models=whole_models, whole_lineages=whole_lineages, level=self.level, effort=self.effort,
             seed=self.seed,

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from factorlab.inference.predict.member_fit import Effort
-from factorlab.inference.predict.mixture import Settings
+from factorlab.inference.predict.mixture import PredictionSettings
 from factorlab.inference.predict.specification import Member
 from factorlab.scores import ScoreTable, table_from_frames
 
-QUICK = Settings(
+QUICK = PredictionSettings(
     members=(Member(2),), splits=0, effort=Effort(draws=150, tune=200, chains=2, max_depth=6), seed=1
 )
 

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from factorlab.errors import InputError
 from factorlab.inference.predict.calibration import CELL, MODEL
 from factorlab.inference.predict.member_fit import Effort
-from factorlab.inference.predict.mixture import Settings, fit_mixture
+from factorlab.inference.predict.mixture import PredictionSettings, fit_mixture
 from factorlab.inference.predict.new_models import add_models
 from factorlab.inference.predict.prediction import Prediction, predict, predict_cells
 from factorlab.inference.predict.rivals import means
@@ -21,7 +21,7 @@ from factorlab.inference.predict.specification import Member
 
 SHORT = Effort(100, 150, 1, 6)
 
-SETTINGS = Settings(members=(Member(2),), splits=2, effort=SHORT, whole_models=True, seed=1)
+SETTINGS = PredictionSettings(members=(Member(2),), splits=2, effort=SHORT, whole_models=True, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_calibration_and_members_are_told(prediction):
 def test_worse_members_weigh_less():
     """One factor where there are two, and no ceiling where there is one, against the truth."""
     made = make(models=40, benchmarks=12, hidden=0.1, seed=3)
-    settings = Settings(members=(Member(1), Member(2)), splits=2, effort=SHORT)
+    settings = PredictionSettings(members=(Member(1), Member(2)), splits=2, effort=SHORT)
     mixture = fit_mixture(made.table, settings, observed=made.observed, workers=1)
     assert mixture.weights.sum() == pytest.approx(1)
     assert mixture.weights[1] > mixture.weights[0]
@@ -169,10 +169,10 @@ def test_worse_members_weigh_less():
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
-        (lambda: Settings(likelihood="poisson"), "likelihood 'poisson' is unknown"),
-        (lambda: Settings(level=1.0), "level 1.0 is no probability"),
-        (lambda: Settings(splits=1), "1 splits asked; give 2 or more, or 0"),
-        (lambda: Settings(members=()), "no member was given"),
+        (lambda: PredictionSettings(likelihood="poisson"), "likelihood 'poisson' is unknown"),
+        (lambda: PredictionSettings(level=1.0), "level 1.0 is no probability"),
+        (lambda: PredictionSettings(splits=1), "1 splits asked; give 2 or more, or 0"),
+        (lambda: PredictionSettings(members=()), "no member was given"),
         (lambda: Member(7), "7 factors asked for a prediction; give 1 to 6"),
     ],
 )
