@@ -330,24 +330,19 @@ def show_validation(found: Validation, console: Console) -> None:
         first = rows.iloc[0]
         out = _table(f"{SCHEMES[str(scheme)]}: {first['n']} cells of {first['models']} models")
         out.add_column("method", no_wrap=True)
-        for name in ("error", "R2", "log score", "CRPS", "raw", "width", "recal.", "width"):
+        for name in ("error", "R2", "log", "raw", "width", "recal", "width"):
             out.add_column(name, justify="right", no_wrap=True)
         for _, row in rows.iterrows():
-            numbers = [
-                f"{row['median_error']:.3f}",
-                f"{row['r2']:.2f}",
-                f"{row['elpd']:.2f}",
-                f"{row['crps']:.3f}",
-            ]
+            numbers = [f"{row['median_error']:.3f}", f"{row['r2'] + 0.0:.2f}", f"{row['elpd']:.2f}"]
             numbers += [
                 "-" if row[n] != row[n] else f"{row[n]:.2f}"
                 for n in ("raw_coverage", "raw_width", "coverage", "width")
             ]
-            out.add_row(str(row["method"]), *numbers)
+            out.add_row(str(row["method"]).replace("benchmark mean + model mean", "means"), *numbers)
         console.print(out)
     console.print(
-        f"error: median, of the benchmark's range; raw and recal.: share inside {level} intervals as sampled and "
-        "as recalibrated, each with their median width; more in methods.csv"
+        f"error: median, of the benchmark's range; log: log score; raw, recal: share inside {level} intervals as "
+        "sampled, as recalibrated, each with their median width; more in methods.csv."
     )
     if found.counts is not None:
         out = _table("Factors: log score of held-out cells\n(* the fewest within one standard error)")

@@ -105,3 +105,15 @@ def test_whole_models_are_hidden_whole_and_splits_repeat_with_their_seed():
         assert (split.hidden[split.whole] == observed[split.whole]).all()
     np.testing.assert_array_equal(first[0].hidden, again[0].hidden)
     assert (first[0].hidden != other[0].hidden).any()
+
+
+def test_lineages_are_hidden_whole_where_asked():
+    lineage = np.array(list("aaaabbbccddefghh"))
+    observed = np.ones((16, 4), dtype=bool)
+    names = set()
+    for split in draw_splits(observed, 30, seed=0, models=True, lineage=lineage):
+        chosen = set(lineage[split.whole])
+        np.testing.assert_array_equal(split.whole, np.isin(lineage, list(chosen)))
+        assert 2 <= split.whole.sum() <= 5  # 15 % of 16 models, and no lineage cut
+        names |= chosen
+    assert names == set("abcdefgh")

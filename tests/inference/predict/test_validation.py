@@ -130,7 +130,8 @@ def test_rivals_find_hidden_cells_and_budgets_those_of_models_without_scores():
         inside = np.mean(np.abs(guess.mean - scores)[part] < 1.645 * guess.sd[part])
         assert 0.7 <= inside <= 0.98  # of 0.9: what a point estimate leaves out makes it too sure
     by_budget, without = pca(seen, 2).mean[:4], gaussian(seen, 2).mean[:4]
-    np.testing.assert_allclose(without, flat[:4], atol=0.03)
+    np.testing.assert_allclose(without, without[[0] * 4])  # all the same: what the average model scores
+    np.testing.assert_allclose(without, flat[:4], atol=0.1)
     size = np.log10(made.table.scored_models["params_b"].to_numpy())
     assert np.corrcoef(by_budget[:, 0], size[:4])[0, 1] > 0.99
 
