@@ -94,7 +94,7 @@ def plan_verb(
     from factorlab.plan_folder import check_free, plan_text, write_plan
     from factorlab.progress import Display
 
-    settings = PredictionSettings(likelihood=likelihood, whole_models=True, level=level, seed=seed)  # type: ignore[arg-type]
+    settings = PredictionSettings(likelihood=likelihood, level=level, seed=seed)  # type: ignore[arg-type]
     if out is not None:
         check_free(out, force)
     table = run_or_table(source, reading)

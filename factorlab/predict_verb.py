@@ -173,11 +173,10 @@ def _settings(
     scores: Any, *, likelihood: Any, factors: str, covariates: tuple[str, ...], level: float, splits: int,
     draws: int, chains: int, max_depth: int, seed: int,
 ) -> Any:  # fmt: skip
-    """`PredictionSettings` of the options; models without a score ask for whole models to be held out."""
-    import numpy as np
-
+    """`PredictionSettings` of the options; models without a score ask for their like to be held out."""
     from factorlab.inference.predict.member_fit import Effort
     from factorlab.inference.predict.mixture import PredictionSettings
+    from factorlab.inference.predict.new_models import without_kin
     from factorlab.inference.predict.specification import DEFAULT_MEMBERS, Member
 
     members: tuple[Member, ...] = DEFAULT_MEMBERS
@@ -195,12 +194,14 @@ def _settings(
     ):
         if value < least:
             raise InputError(f"{name} {value} is too few; give {least} or more")
+    whole_models, whole_lineages = without_kin(scores)
     return PredictionSettings(
         likelihood=likelihood,
         members=members,
         covariates=covariates,
         splits=splits,
-        whole_models=bool((~np.isfinite(scores.scores).any(axis=1)).any()),
+        whole_models=whole_models,
+        whole_lineages=whole_lineages,
         level=level,
         effort=Effort(draws, draws, chains, max_depth),
         seed=seed,

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from factorlab.errors import InputError
+from factorlab.lineage import build_lineage
 from factorlab.metadata import check_models
 from factorlab.score_table import ScoreTable
 
@@ -64,6 +65,22 @@ def add_models(
     for (model, benchmark), score in (scores or {}).items():
         _place(table, data, model, benchmark, score, names)
     return replace(table, data=data, models=models)
+
+
+def without_kin(table: ScoreTable) -> tuple[bool, bool]:
+    """What has to be held out to recalibrate the predictions of a table's models without scores.
+
+    Returns
+    -------
+    whole_models : bool
+        Some model has no score.
+    whole_lineages : bool
+        Some model without a score is of a lineage of which no model has one.
+    """
+    scored = np.asarray(np.isfinite(table.scores).any(axis=1))
+    family = build_lineage(table.models).family_of(table.model_names)
+    known = set(family[scored])
+    return bool((~scored).any()), any(f not in known for f in family[~scored])
 
 
 def _with_rows(data: xr.Dataset, names: list[str]) -> xr.Dataset:

@@ -13,6 +13,7 @@ from factorlab.errors import InputError
 from factorlab.inference.predict.columns import scale_columns
 from factorlab.inference.predict.kernel import LINEAR
 from factorlab.inference.predict.mixture import Mixture, PredictionSettings, fit_mixture
+from factorlab.inference.predict.new_models import without_kin
 from factorlab.inference.predict.plan_notes import notes_of
 from factorlab.inference.predict.plan_tables import (
     Reached,
@@ -177,7 +178,8 @@ def plan(
             raise InputError(f"--{name} {value:g} is no budget; give billions of tokens above 0")
     model = plan_model(table, base=base, params_b=params_b, language=language, tokens=tokens)
     limit = most if most is not None else BEYOND * model.seen
-    how = settings or PredictionSettings(whole_models=True)
+    whole_models, whole_lineages = without_kin(model.table)
+    how = replace(settings or PredictionSettings(), whole_models=whole_models, whole_lineages=whole_lineages)
     other = _other_language(model, against)
     mixture = fit_mixture(model.table, how, workers=workers, cluster=cluster, progress=progress)
     names = mixture.inputs.predictors.names
