@@ -157,7 +157,9 @@ def test_a_new_model(table):
     bare = make_plan(table, {"ja0": GOAL}, base=None, params_b=8.0, tokens={"en": 1000.0})
     assert not len(bare.strategies)
     assert any("no scored model is without ja" in n for n in bare.notes)
-    assert bare.targets["tokens_median"].iloc[0] == pytest.approx(needed_tokens() + 10, rel=0.6)
+    alone = bare.targets.iloc[0]
+    assert alone["tokens_low"] < needed_tokens() + 10 < alone["tokens_high"]
+    assert abs(np.log10(alone["tokens_median"] / (needed_tokens() + 10))) < 0.5  # of 1.6 decades of interval
     assert np.isfinite(bare.curve["median"]).all()
 
 
