@@ -18,6 +18,8 @@ from factorlab.power_tables import NO_DIFFERENCE, wilson
 from factorlab.power_tasks import draw_table, pca_difference
 from factorlab.simulation import simulate
 
+pytestmark = pytest.mark.slow  # tens of seconds of sampling: on the lowest Python only
+
 BLOCKS = np.column_stack([np.full(12, 0.7), np.repeat([0.6, -0.6], 6)])
 """Two factors that twelve benchmarks tell apart well."""
 

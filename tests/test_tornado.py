@@ -20,6 +20,8 @@ from factorlab.scores import ScoreTable
 from factorlab.simulation import simulate
 from factorlab.tornado import COLUMNS, Tornado, tornado
 
+pytestmark = pytest.mark.slow  # tens of seconds of sampling: on the lowest Python only
+
 PCA = FitOptions(method="pca")
 
 

@@ -30,6 +30,8 @@ from factorlab.inference.predict.planned_model import plan_model
 from factorlab.inference.predict.predictive import draw_predictive
 from factorlab.plots import plan_curves, plan_strategies
 
+pytestmark = pytest.mark.slow  # tens of seconds of sampling: on the lowest Python only
+
 FITTED: dict[tuple[str, ...], object] = {}
 
 

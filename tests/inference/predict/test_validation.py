@@ -23,6 +23,8 @@ from factorlab.inference.predict.validation_options import ValidationOptions, qu
 from factorlab.plots.validation import reliability
 from factorlab.score_table import ScoreTable
 
+pytestmark = pytest.mark.slow  # tens of seconds of sampling: on the lowest Python only
+
 SHORT = Effort(20, 40, 1, 4)
 
 
