@@ -255,7 +255,9 @@ def _init_ray(url: str, address: Address) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ray.init(
-                    address=f"ray://{address.host}:{address.port}", log_to_driver=False, logging_level="ERROR"
+                    address=f"ray://{address.host}:{address.port}",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
                 )
             return
         except Exception as error:
