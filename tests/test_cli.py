@@ -12,27 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-
-from factorlab.cli import main
+from command_line import call, mistake
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = str(ROOT / "data" / "scores.parquet")
-
-
-def call(*arguments: object, code: int = 0):
-    out = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert out.exit_code == code, out.output + (repr(out.exception) if out.exception else "")
-    return out
-
-
-def mistake(*arguments: object) -> str:
-    """Run with a mistake in it: exit code 1, one line on stderr, nothing on stdout."""
-    out = call(*arguments, code=1)
-    assert out.stdout == ""
-    lines = out.stderr.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -13,26 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
+from command_line import call, mistake
 from small_runs import bare_run, small_run
 
-from factorlab.cli import main
 from factorlab.runs import write_run
-
-
-def call(*arguments: object, code: int = 0):
-    out = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert out.exit_code == code, out.output + (repr(out.exception) if out.exception else "")
-    return out
-
-
-def mistake(*arguments: object) -> str:
-    """Run with a mistake in it: exit code 1, one line on stderr, nothing on stdout."""
-    out = call(*arguments, code=1)
-    assert out.stdout == ""
-    lines = out.stderr.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -7,26 +7,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-
-from factorlab.cli import main
+from command_line import call, mistake
 
 QUICK = ("--draws", "40", "--chains", "1", "--max-depth", "5", "--factors", "1", "--workers", "1", "--quiet")
-
-
-def call(*arguments: object, code: int = 0):
-    out = CliRunner().invoke(main, [str(a) for a in arguments])
-    assert out.exit_code == code, out.output + (repr(out.exception) if out.exception else "")
-    return out
-
-
-def mistake(*arguments: object) -> str:
-    """Exit code 1, one line on stderr, nothing on stdout."""
-    out = call(*arguments, code=1)
-    assert out.stdout == ""
-    lines = out.stderr.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
 
 
 @pytest.fixture(scope="module")
