@@ -1,8 +1,9 @@
 """The command line: parse, call the library, write, echo.
 
 Libraries are imported inside the verbs, so that ``factorlab --help`` answers at once.
-The verbs of tables and runs are in one file, as they share the options that say how a model is fitted; those
-that make a table of logs are in `factorlab.record_verbs`, that which makes one of models in `factorlab.eval_verb`.
+The verbs that fit, compare and show runs are in one file, as they share the options that say how a model is
+fitted. Others are in files of their own (``*_verb.py``, ``*_verbs.py``): logs to tables, language models to
+records, predictions, plans, validation, designs, scrutiny.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ priors around what is common to them (centred), as NUTS then needs a fraction of
 shape needs no compiling: that is why this is a function of its own and no PyMC graph (a validation fits hundreds
 of tables). ``tests/inference/predict/test_density.py`` states the same model in PyMC and holds the two against
 each other.
+
+One file for all of it: numba asks only whether the file of a function has changed, not those of the functions that
+it calls, so that machine code on disk would go on using an old one.
 """
 
 from __future__ import annotations
