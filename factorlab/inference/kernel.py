@@ -749,7 +749,8 @@ def draw_latents(
     """Exact draws of abilities and effects, one for each draw of the parameters.
 
     The first axis of every parameter is the draw; ``node_noise`` (draw, node, factor) and ``model_noise``
-    (draw, model, factor) are standard normal. Returns abilities and effects, (draw, model, factor).
+    (draw, model, factor) are standard normal. Returns abilities, effects, and the means that abilities have
+    given the draw's parameters, (draw, model, factor).
     """
     n_blocks, n_benchmarks, lanes = z.shape
     n_draws, n_models, K = ability_mean.shape
@@ -757,6 +758,7 @@ def draw_latents(
     n_groups = pair_sd.shape[1]
     ability = np.empty((n_draws, n_models, K))
     effect = np.zeros((n_draws, n_models, K))
+    given = np.empty((n_draws, n_models, K))
     weight = np.empty((n_benchmarks, lanes))
     residual = np.empty((n_benchmarks, lanes))
     a = np.empty((n_blocks, K * (K + 1) // 2, lanes))
@@ -766,6 +768,7 @@ def draw_latents(
     row = np.empty((4, lanes))
     grouped = np.empty((n_groups, K + 4, lanes))
     center = np.zeros((n_nodes, K))
+    middle = np.zeros((n_nodes, K))  # of the normal from which the center is drawn
     full = np.empty((K, K))
     root = np.empty((K, K))
     for d in range(n_draws):
@@ -785,11 +788,14 @@ def draw_latents(
                 _cholesky(inverse[n], root)
                 for k in range(K):
                     total = 0.0
+                    expected = 0.0
                     for q in range(K):
-                        above = center[up, q] if up >= 0 else 0.0
-                        total += inverse[n, k, q] * (above + sd * sd * q_vector[n, q])
+                        pulled = sd * sd * q_vector[n, q]
+                        total += inverse[n, k, q] * ((center[up, q] if up >= 0 else 0.0) + pulled)
                         total += sd * root[k, q] * node_noise[d, n, q]
+                        expected += inverse[n, k, q] * ((middle[up, q] if up >= 0 else 0.0) + pulled)
                     center[n, k] = total
+                    middle[n, k] = expected
         for i in range(n_models):
             block, lane = i // lanes, i % lanes
             for k in range(K):
@@ -798,15 +804,18 @@ def draw_latents(
                     full[q, k] = full[k, q]
             _cholesky(full, root)
             for k in range(K):
-                total = ability_mean[d, i, k] + t[block, k, lane]
+                expected = ability_mean[d, i, k] + t[block, k, lane]
+                total = expected
                 for q in range(K):
                     total += root[k, q] * model_noise[d, i, q]
                     if node[i] >= 0:
                         total += full[k, q] * center[node[i], q]
+                        expected += full[k, q] * middle[node[i], q]
                 ability[d, i, k] = total
+                given[d, i, k] = expected
                 if node[i] >= 0:
                     effect[d, i, k] = center[node[i], k]
-    return ability, effect
+    return ability, effect, given
 
 
 @_compile

@@ -83,14 +83,16 @@ class Posterior:
             kept = points[:, :: thinning(self.inputs, n_chains, n_draws)]
             shape = kept.shape[:2]
             flat = self._constrain(kept.reshape(-1, n_dim))
-            ability, effect = _latents(self.inputs, flat, self.seed)
+            ability, effect, expected = _latents(self.inputs, flat, self.seed)
             oriented, axis = _orient(flat, ability, self.reference, self.how)
             draws = _label(self.table, self.inputs, flat, effect, oriented, axis, shape)
             stay = _staying(oriented, axis, self.how)
             identified = [bool(value > IDENTIFIED) for value in stay.min(axis=0)]
             values = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
+            expected = (expected - oriented.center[:, None]) @ oriented.turn
+            told = diagnose(draws, 0, identified, expected.reshape(*shape, *expected.shape[1:]))
             self._last = points.shape, Found(
-                draws, diagnose(draws, 0, identified), stay, identified, values,
+                draws, told, stay, identified, values,
                 ability.reshape(*shape, *ability.shape[1:]),
             )  # fmt: skip
         found = self._last[1]
@@ -154,8 +156,10 @@ def _staying(oriented: Oriented, axis: Axes, how: Orientation) -> np.ndarray:
     return np.stack([np.median(axis.cosine_self, axis=0), np.median(axis.cosine_reference, axis=0)])
 
 
-def _latents(inputs: ModelInputs, flat: dict[str, np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Abilities and lineage effects, one exact draw for each draw of the parameters."""
+def _latents(
+    inputs: ModelInputs, flat: dict[str, np.ndarray], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Abilities and lineage effects, one exact draw for each draw of the parameters; the abilities' means."""
     n_draws, _, k = flat["loading"].shape
     n_models = len(inputs.cells.z)
     blocks = inputs.blocks()

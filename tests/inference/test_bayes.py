@@ -12,7 +12,7 @@ import xarray as xr
 from factorlab.errors import InputError
 from factorlab.inference.bayes import fit_bayes
 from factorlab.inference.compare import compare
-from factorlab.inference.convergence import diagnose, problems
+from factorlab.inference.convergence import diagnose, drawn_afresh, problems
 from factorlab.inference.inputs import model_inputs
 from factorlab.inference.kernel import evaluate
 from factorlab.inference.marginal import log_likelihood
@@ -171,6 +171,33 @@ def test_convergence_against_the_textbook_cases():
     assert measured.rhat[1] > 1.4
     assert measured.ess_bulk[1] < 20
     assert np.isnan(measured.rhat[2])
+
+
+def test_what_is_drawn_afresh_is_judged_by_its_means_given_the_parameters():
+    rng = np.random.default_rng(0)
+    chains, draws, n = 4, 250, 5000
+    mean = np.zeros((chains, draws, n))
+    noise = rng.standard_normal(mean.shape)
+    for t in range(draws):  # AR(1) with sd 0.3 and 0.6 correlation: a quarter of its draws count
+        step = 0.3 * np.sqrt(1 - 0.6**2) * rng.standard_normal((chains, n))
+        mean[:, t] = 0.6 * mean[:, t - 1] + step if t else 0.3 * rng.standard_normal((chains, n))
+    values = mean + noise
+    plain, ours = convergence(values), drawn_afresh(values, mean)
+    # The variance of the mean of 1000 draws, over the 5000 quantities: what an effective sample size stands for.
+    truth = 1.09 / values.mean(axis=(0, 1)).var()
+    assert abs(np.median(ours.ess_bulk) / truth - 1) < 0.1
+    assert ours.ess_bulk.min() > 440 > plain.ess_bulk.min()
+    assert ours.rhat.max() < 1.01 < plain.rhat.max()
+
+
+def test_what_is_drawn_afresh_does_not_hide_chains_that_disagree():
+    rng = np.random.default_rng(0)
+    mean = 0.3 * rng.standard_normal((4, 250, 2))
+    mean[0, :, 1] += 1.0
+    measured = drawn_afresh(mean + rng.standard_normal(mean.shape), mean)
+    assert measured.rhat[0] < 1.01
+    assert measured.rhat[1] > 1.05
+    assert measured.ess_bulk[1] < 100
 
 
 def test_chains_that_disagree_are_told_in_words(small_fit):

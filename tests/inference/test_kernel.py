@@ -135,7 +135,7 @@ def test_draws_of_abilities_and_effects_have_the_conditional_moments():
     n_draws, n_models, k = 40_000, len(cells.z), 2
     rng = np.random.default_rng(1)
     blocks = block_cells(cells, node, parent)
-    ability, effect = draw_latents(
+    ability, effect, given = draw_latents(
         *blocks,
         *[np.repeat(np.asarray(p, dtype=float)[None], n_draws, axis=0) for p in parameters],
         rng.standard_normal((n_draws, len(parent), k)),
@@ -153,6 +153,7 @@ def test_draws_of_abilities_and_effects_have_the_conditional_moments():
     error = np.sqrt(np.diag(spread) / n_draws)
     assert np.abs((found.mean(axis=0) - expected) / error).max() < 5
     assert np.abs(np.cov(found.T) - spread).max() < 5 * spread.max() * np.sqrt(2 / n_draws)
+    assert np.abs(given.reshape(n_draws, -1) - expected).max() < 1e-9  # the parameters are the same in all draws
     apart = node < 0
     assert (effect[:, apart] == 0).all()
     same = np.flatnonzero(node == node[~apart][0])
