@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Literal
 
@@ -12,6 +12,7 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from factorlab.collector import seldom_collected
+from factorlab.errors import InputError
 from factorlab.inference.convergence import problems
 from factorlab.inference.density import Density, compile_density
 from factorlab.inference.inputs import BudgetForm, ModelInputs, model_inputs
@@ -21,12 +22,16 @@ from factorlab.inference.orientation import Orientation
 from factorlab.inference.posterior import IDENTIFIED, ChainWeights, Found, Posterior, reference_loadings
 from factorlab.inference.priors import Priors
 from factorlab.inference.provenance import describe
-from factorlab.inference.sampling import Length, Progress, Sample, sample, silent
+from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent
 from factorlab.inference.solution import Diagnostics, FactorSolution
+from factorlab.inference.whitening import sample_whitened
 from factorlab.scores import ScoreTable
 
-MOST_CELLS = 100_000
+MOST_CELLS = 250_000
 """Observed cells up to which "auto" samples exactly."""
+
+WHITENED_CELLS = 5_000
+"""Observed cells above which exact sampling takes its metric from the mode."""
 
 Sampler = Literal["auto", "nuts", "laplace"]
 
@@ -67,7 +72,8 @@ def fit_bayes(
         Languages whose budgets are predictors; all of the table's when not given.
     priors : Priors, optional
     draws, tune, chains : int
-        Draws of each chain before convergence is first checked, warm-up draws, chains.
+        Draws of each chain before convergence is first checked, warm-up draws (at most; large tables need
+        fewer), chains.
     max_draws : int
         Sampling goes on until R-hat <= 1.01 and effective sample sizes >= 400 hold for all that
         `factorlab.inference.convergence.diagnose` counts, but for at most this many draws a chain; what
@@ -122,15 +128,8 @@ def fit_bayes(
         if how == "laplace":
             drawn = _approximated(density, draws, chains, seed, tell)
         else:
-            drawn = sample(
-                density,
-                Length(draws, max_draws, max_seconds, tune),
-                chains=chains,
-                cores=cores,
-                seed=seed,
-                standing=work.standing,
-                progress=tell,
-            )
+            length = Length(draws, max_draws, max_seconds, tune)
+            drawn = _sampled(density, inputs, length, chains, cores, seed, work.standing, tell)
         tell("turning draws to common axes", 0, 0)
         found = work.judge(drawn.points, drawn.divergences)
         diagnostics = found.diagnostics
@@ -193,6 +192,24 @@ def fit_bayes(
 def choose_sampler(inputs: ModelInputs) -> Literal["nuts", "laplace"]:
     """Exact sampling where it is affordable."""
     return "nuts" if inputs.cells.observed.sum() <= MOST_CELLS else "laplace"
+
+
+def _sampled(
+    density: Density, inputs: ModelInputs, length: Length, chains: int, cores: int | None, seed: int,
+    standing: Callable[[np.ndarray], Standing], tell: Progress,
+) -> Sample:  # fmt: skip
+    """Exact draws; with the metric of the mode where the posterior is nearly normal."""
+    if inputs.cells.observed.sum() > WHITENED_CELLS:
+        try:
+            return sample_whitened(
+                density, inputs.frame, length, chains=chains, seed=seed, cores=cores, standing=standing,
+                progress=tell,
+            )  # fmt: skip
+        except (
+            InputError
+        ):  # no mode with downward curvature: the metric is learned in warm-up, as for small tables
+            pass
+    return sample(density, length, chains=chains, cores=cores, seed=seed, standing=standing, progress=tell)
 
 
 def _approximated(density: Density, draws: int, chains: int, seed: int, tell: Progress) -> Sample:

@@ -18,12 +18,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from factorlab.inference.modes import ability_covariance
 from factorlab.inference.sampling import ESS_GOAL, RHAT_GOAL, Convergence, convergence
 from factorlab.inference.solution import Diagnostics
 
 
 def diagnose(
-    draws: xr.Dataset, divergences: int, identified: Sequence[bool], expected: np.ndarray | None = None
+    draws: xr.Dataset,
+    divergences: int,
+    identified: Sequence[bool],
+    *,
+    expected: np.ndarray | None = None,
+    whole: xr.Dataset | None = None,
+    covariance: np.ndarray | None = None,
 ) -> Diagnostics:
     """R-hat and effective sample sizes of invariants and oriented draws.
 
@@ -40,18 +47,31 @@ def diagnose(
     expected : ndarray, (chain, draw, model, factor), optional
         Means of the abilities given each draw's parameters, on the axes of ``draws``; abilities are measured
         like everything else when not given.
+    whole : xarray.Dataset, optional
+        Where ``draws`` are every n-th draw: all of them, of everything but abilities.
+    covariance : ndarray, (chain, draw, factor, factor), optional
+        cov(theta) over the models, of the draws of ``whole``.
 
     Returns
     -------
     Diagnostics
     """
-    rows = []
-    for group, names, values, counted in _quantities(draws, list(identified)):
-        if group == "ability" and expected is not None:
-            measured = drawn_afresh(values, expected.reshape(values.shape))
-        else:
-            measured = convergence(values)
-        rows.append(
+    ability = draws["ability"].transpose("chain", "draw", "model", "factor")
+    if covariance is None:
+        # The identity for orthogonal axes, Phi for oblique ones.
+        covariance = ability_covariance(ability.values)
+    parts = [
+        (group, names, convergence(values), counted)
+        for group, names, values, counted in _quantities(
+            draws if whole is None else whole, covariance, list(identified)
+        )
+    ]
+    values = ability.values.reshape(*ability.shape[:2], -1)
+    names = [f"ability[{m}, {f}]" for m in ability["model"].values for f in ability["factor"].values]
+    measured = convergence(values) if expected is None else drawn_afresh(values, expected)
+    parts.append(("ability", names, measured, np.tile(identified, ability.shape[2])))
+    table = pd.concat(
+        [
             pd.DataFrame(
                 {
                     "quantity": names,
@@ -62,8 +82,10 @@ def diagnose(
                     "counted": counted,
                 }
             )
-        )
-    table = pd.concat(rows, ignore_index=True)
+            for group, names, measured, counted in parts
+        ],
+        ignore_index=True,
+    )
     return Diagnostics(table, divergences, tuple(problems(table, divergences)))
 
 
@@ -74,7 +96,7 @@ def drawn_afresh(values: np.ndarray, expected: np.ndarray) -> Convergence:
     ----------
     values : ndarray, (chain, draw, quantity)
     expected : ndarray, (chain, draw, quantity)
-        Their means given the parameters of the same draw.
+        Their means given the parameters of the same draw; any shape of as many quantities.
 
     Returns
     -------
@@ -82,6 +104,7 @@ def drawn_afresh(values: np.ndarray, expected: np.ndarray) -> Convergence:
         For the tails the formula of the bulk is used.
     """
     draws = values.shape[0] * values.shape[1]
+    expected = expected.reshape(values.shape)
     share = np.minimum(expected.var(axis=(0, 1)) / values.var(axis=(0, 1)), 1.0)
     mean = convergence(expected)
     rhat = np.sqrt(1 + share * (mean.rhat**2 - 1))
@@ -123,17 +146,13 @@ def problems(table: pd.DataFrame, divergences: int, *, separate: bool = False) -
 
 
 def _quantities(
-    draws: xr.Dataset, identified: list[bool]
+    draws: xr.Dataset, covariance: np.ndarray, identified: list[bool]
 ) -> Iterator[tuple[str, list[str], np.ndarray, np.ndarray]]:
-    """(group, names, (chain, draw, quantity), counted) of everything that is checked."""
+    """(group, names, (chain, draw, quantity), counted) of everything that is checked, but abilities."""
     loading = draws["loading"].transpose("chain", "draw", "benchmark", "factor").values
-    ability = draws["ability"].transpose("chain", "draw", "model", "factor").values
     benchmarks = [str(b) for b in draws["benchmark"].values]
     factors = [str(f) for f in draws["factor"].values]
-    # cov(theta) over the models is the identity for orthogonal axes, Phi for oblique ones.
-    centred = ability - ability.mean(axis=2, keepdims=True)
-    phi = np.einsum("cdmk,cdml->cdkl", centred, centred) / ability.shape[2]
-    common = np.einsum("cdjk,cdkl,cdml->cdjm", loading, phi, loading)
+    common = loading @ covariance @ np.swapaxes(loading, -1, -2)
     row, column = np.tril_indices(len(benchmarks))
     names = [f"common[{benchmarks[i]}, {benchmarks[j]}]" for i, j in zip(row, column, strict=True)]
     yield "common part", names, common[:, :, row, column], np.ones(len(names), dtype=bool)
@@ -143,9 +162,8 @@ def _quantities(
             dim = str(draws[name].dims[-1])
             labels = [f"{name}[{label}]" for label in draws[dim].values]
             yield name, labels, draws[name].values, np.ones(len(labels), dtype=bool)
-    for name in ("loading", "ability", "slope"):
+    for name, dim in (("loading", "benchmark"), ("slope", "predictor")):
         if name in draws:
-            dim = {"loading": "benchmark", "ability": "model", "slope": "predictor"}[name]
             values = draws[name].transpose("chain", "draw", dim, "factor").values
             labels = [f"{name}[{label}, {f}]" for label in draws[dim].values for f in factors]
             yield name, labels, values.reshape(*values.shape[:2], -1), np.tile(ok, values.shape[2])

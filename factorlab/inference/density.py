@@ -54,6 +54,8 @@ class Density(NamedTuple):
     held : ndarray of bool, (dim,), optional
         What stays at ``start`` until sampling begins, such as the spreads of a hierarchy: the joint mode has
         them near 0, far from where the posterior's mass lies, and a short warm-up does not come back.
+    starts : ndarray, (chain, dim), optional
+        Where chains begin; from random points by some steps of an optimiser when not given.
     """
 
     model: Any
@@ -66,6 +68,7 @@ class Density(NamedTuple):
     table: np.ndarray
     data: tuple[np.ndarray, ...]
     held: np.ndarray | None = None
+    starts: np.ndarray | None = None
 
     def evaluator(self) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         """A Python function x -> (log density, gradient); -inf and zeros where it is not finite."""

@@ -232,14 +232,14 @@ def find_modes(
 
 
 def ability_covariance(ability: np.ndarray) -> np.ndarray:
-    """cov(theta) over the models of each draw, ddof 0: (chain, draw, factor, factor).
+    """cov(theta) over the models of each draw, ddof 0: (..., factor, factor).
 
     Parameters
     ----------
-    ability : ndarray, (chain, draw, model, factor)
+    ability : ndarray, (..., model, factor)
     """
-    centred = ability - ability.mean(axis=2, keepdims=True)
-    covariance: np.ndarray = np.swapaxes(centred, 2, 3) @ centred / ability.shape[2]
+    centred = ability - ability.mean(axis=-2, keepdims=True)
+    covariance: np.ndarray = np.swapaxes(centred, -2, -1) @ centred / ability.shape[-2]
     return covariance
 
 

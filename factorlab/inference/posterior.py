@@ -11,18 +11,18 @@ import xarray as xr
 from factorlab.inference.bridge import masses
 from factorlab.inference.convergence import diagnose, problems
 from factorlab.inference.copies import Copies
-from factorlab.inference.density import Density, constrainer
+from factorlab.inference.density import Density
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
 from factorlab.inference.inputs import ModelInputs, predictor_scale
-from factorlab.inference.kernel import draw_latents
 from factorlab.inference.left_out import kin, left_out_density
-from factorlab.inference.modes import Modes, ability_covariance, find_modes
-from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, orient, whiten
+from factorlab.inference.modes import Modes, find_modes
+from factorlab.inference.orientation import Axes, Orientation, axes
 from factorlab.inference.pca import fit_pca
 from factorlab.inference.sampling import RHAT_GOAL, Standing
-from factorlab.inference.solution import Diagnostics, label_draws
+from factorlab.inference.solution import Diagnostics
 from factorlab.inference.stacking import pick_draws, stack_chains
+from factorlab.inference.worked_draws import MADE, Worked, WorkedDraws
 from factorlab.scores import ScoreTable
 
 IDENTIFIED = 0.8
@@ -32,22 +32,35 @@ both with the posterior's typical axis and with the PCA axis that gives it its n
 ChainWeights = Literal["none", "stacking", "posterior"]
 
 MOST_ABILITIES = 2**24
-"""Abilities (draws x models x factors) kept at most, 256 MiB; of more draws every n-th is kept."""
+"""Abilities (draws x models x factors) kept at most, 128 MiB; of more draws every second, fourth, ... is kept."""
 
 
 class Found(NamedTuple):
-    """Oriented, labelled and diagnosed draws."""
+    """Oriented, labelled and diagnosed draws.
+
+    Attributes
+    ----------
+    draws : xarray.Dataset
+        Every n-th draw, see `thinning`; diagnostics are those of all.
+    diagnostics : Diagnostics
+    stay : ndarray, (criterion, factor)
+    identified : list of bool
+    values : dict of str to ndarray, (chain, draw, ...)
+        Variables of the model, on the sampler's axes, of the same draws.
+    covariance : ndarray, (chain, draw, factor, factor)
+        cov(theta) over the models, on the sampler's axes, of the same draws.
+    """
 
     draws: xr.Dataset
     diagnostics: Diagnostics
     stay: np.ndarray
     identified: list[bool]
     values: dict[str, np.ndarray]
-    ability: np.ndarray
+    covariance: np.ndarray
 
 
 class Posterior:
-    """From points in the unconstrained space to labelled draws; remembers the last it made."""
+    """From points in the unconstrained space to labelled draws; remembers what it made of them."""
 
     def __init__(
         self, table: ScoreTable, inputs: ModelInputs, density: Density, reference: np.ndarray,
@@ -55,9 +68,7 @@ class Posterior:
     ) -> None:  # fmt: skip
         self.table, self.inputs, self.density = table, inputs, density
         self.reference, self.how, self.seed = reference, how, seed
-        model = density.model
-        names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
-        self._constrain = constrainer(density, names)
+        self._worked = WorkedDraws(inputs, density, reference, how, seed)
         self._last: tuple[tuple[int, ...], Found] | None = None
 
     def standing(self, points: np.ndarray) -> Standing:
@@ -68,9 +79,8 @@ class Posterior:
 
     def _modes(self, found: Found) -> Modes:
         return find_modes(
-            found.values["loading"], ability_covariance(found.ability), found.values["noise_sd"],
-            self.table.benchmark_names,
-        )  # fmt: skip
+            found.values["loading"], found.covariance, found.values["noise_sd"], self.table.benchmark_names
+        )
 
     def _apart(self, found: Found) -> bool:
         modes = self._modes(found)
@@ -78,23 +88,25 @@ class Posterior:
 
     def judge(self, points: np.ndarray, divergences: int) -> Found:
         """Orient, label and diagnose."""
-        n_chains, n_draws, n_dim = points.shape
         if self._last is None or self._last[0] != points.shape:
-            kept = points[:, :: thinning(self.inputs, n_chains, n_draws)]
-            shape = kept.shape[:2]
-            flat = self._constrain(kept.reshape(-1, n_dim))
-            ability, effect, expected = _latents(self.inputs, flat, self.seed)
-            oriented, axis = _orient(flat, ability, self.reference, self.how)
-            draws = _label(self.table, self.inputs, flat, effect, oriented, axis, shape)
-            stay = _staying(oriented, axis, self.how)
+            self._last = None  # two of them would not fit into memory where one nearly fills it
+            every = thinning(self.inputs, *points.shape[:2])
+            worked = self._worked.all(points, every)
+            kept = worked.kept()
+            axis = axes(kept.small["white"].reshape(-1, *kept.small["white"].shape[2:]), self.reference)
+            draws = _label(self.table, self.inputs, kept, axis)
+            stay = _staying(kept.small["oriented_loading"], axis, self.how)
             identified = [bool(value > IDENTIFIED) for value in stay.min(axis=0)]
-            values = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
-            expected = (expected - oriented.center[:, None]) @ oriented.turn
-            told = diagnose(draws, 0, identified, expected.reshape(*shape, *expected.shape[1:]))
-            self._last = points.shape, Found(
-                draws, told, stay, identified, values,
-                ability.reshape(*shape, *ability.shape[1:]),
+            whole = draws if every == 1 else _label_small(self.table, self.inputs, worked.small)
+            diagnostics = diagnose(
+                draws, 0, identified, expected=kept.large["expected"], whole=whole,
+                covariance=worked.small["oriented_covariance"],
             )  # fmt: skip
+            values = {n: v for n, v in {**kept.small, **kept.large}.items() if n not in MADE}
+            self._last = (
+                points.shape,
+                Found(draws, diagnostics, stay, identified, values, kept.small["covariance"]),
+            )
         found = self._last[1]
         told = tuple(problems(found.diagnostics.table, divergences))
         return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=told))
@@ -129,13 +141,12 @@ class Posterior:
         return again, modes, [modes.words]
 
 
-_RAW = frozenset({"loading_on_slice", "slope_raw"})
-"""Variables that are only read through their deterministics."""
-
-
 def thinning(inputs: ModelInputs, chains: int, draws: int) -> int:
-    """Every how many draws one is kept, so that abilities stay within `MOST_ABILITIES`."""
-    return -(-chains * draws * len(inputs.cells.z) * inputs.factors // MOST_ABILITIES)
+    """Every how many draws one is kept, so that abilities stay within `MOST_ABILITIES`; a power of two."""
+    every = 1
+    while chains * (draws // every) * len(inputs.cells.z) * inputs.factors > MOST_ABILITIES:
+        every *= 2
+    return every
 
 
 def reference_loadings(table: ScoreTable, factors: int) -> np.ndarray:
@@ -144,94 +155,76 @@ def reference_loadings(table: ScoreTable, factors: int) -> np.ndarray:
     return fit_pca(table, factors, missing="em" if holes else "complete").loading_mean().to_numpy()
 
 
-def _staying(oriented: Oriented, axis: Axes, how: Orientation) -> np.ndarray:
+def _staying(loading: np.ndarray, axis: Axes, how: Orientation) -> np.ndarray:
     """Median |cosine| of each axis over draws, (criterion, factor).
 
     Axes named after PCA's: the draws' principal axes with their typical direction, and with the PCA
-    axis of that name. Rotated axes: the draws' loadings with their mean.
+    axis of that name. Rotated axes: the draws' loadings (chain, draw, benchmark, factor) with their mean.
     """
     if how in ("varimax", "promax"):
-        mean = oriented.loading.mean(axis=0)
-        return np.median(np.abs(congruence(oriented.loading, mean)), axis=0)[None]
+        flat = loading.reshape(-1, *loading.shape[2:])
+        return np.median(np.abs(congruence(flat, flat.mean(axis=0))), axis=0)[None]
     return np.stack([np.median(axis.cosine_self, axis=0), np.median(axis.cosine_reference, axis=0)])
 
 
-def _latents(
-    inputs: ModelInputs, flat: dict[str, np.ndarray], seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Abilities and lineage effects, one exact draw for each draw of the parameters; the abilities' means."""
-    n_draws, _, k = flat["loading"].shape
-    n_models = len(inputs.cells.z)
-    blocks = inputs.blocks()
-    rng = np.random.default_rng([seed, 1])
-    zero = np.zeros(n_draws)
-    given = (
-        flat["loading"], flat["mean"], flat.get("ability_mean", np.zeros((n_draws, n_models, k))),
-        flat["noise_sd"], flat.get("pair_sd", np.zeros((n_draws, 0))),
-        flat.get("root_sd", zero), flat.get("step_sd", zero),
-    )  # fmt: skip
-    return draw_latents(
-        *blocks,
-        *[np.ascontiguousarray(values, dtype=float) for values in given],
-        rng.standard_normal((n_draws, len(blocks.parent), k)),
-        rng.standard_normal((n_draws, n_models, k)),
-    )
+def _label_small(table: ScoreTable, inputs: ModelInputs, v: dict[str, np.ndarray]) -> xr.Dataset:
+    """What does not grow with the number of models, with its labels."""
+    chains, draws = v["oriented_loading"].shape[:2]
+    factors = [f"PC{k + 1}" for k in range(v["oriented_loading"].shape[3])]
+    more: dict[str, Any] = {
+        "loading": (("chain", "draw", "benchmark", "factor"), v["oriented_loading"]),
+        "noise_sd": (("chain", "draw", "benchmark"), v["noise_sd"]),
+        "mean": (("chain", "draw", "benchmark"), v["oriented_mean"]),
+    }
+    labels: dict[str, Any] = {
+        "chain": np.arange(chains),
+        "draw": np.arange(draws),
+        "benchmark": np.asarray(table.benchmark_names, dtype=object),
+        "factor": np.asarray(factors, dtype=object),
+    }
+    if inputs.groups:
+        more["pair_sd"] = (("chain", "draw", "pair"), v["pair_sd"])
+        labels["pair"] = np.asarray(inputs.groups, dtype=object)
+    if inputs.regresses:
+        slope = v["slope"] @ v["turn"] / predictor_scale(inputs)[None, :, None]
+        more["slope"] = (("chain", "draw", "predictor", "factor"), slope)
+        labels["predictor"] = np.asarray(inputs.predictors, dtype=object)
+    for name, values in v.items():
+        if values.ndim == 2 and name not in more and not name.endswith("__"):
+            more[name] = (("chain", "draw"), values)
+    return xr.Dataset(more, labels)
 
 
-def _orient(
-    flat: dict[str, np.ndarray], ability: np.ndarray, reference: np.ndarray, how: Orientation
-) -> tuple[Oriented, Axes]:
-    oriented = orient(flat["loading"], ability, flat["mean"], reference, how)
-    return oriented, axes(whiten(flat["loading"], ability, flat["mean"])[0], reference)
-
-
-def _label(
-    table: ScoreTable,
-    inputs: ModelInputs,
-    flat: dict[str, np.ndarray],
-    effect: np.ndarray,
-    oriented: Oriented,
-    axis: Axes,
-    shape: tuple[int, int],
-) -> xr.Dataset:
-    """All draws with their labels; slopes and lineage effects turned like the abilities."""
+def _label(table: ScoreTable, inputs: ModelInputs, kept: Worked, axis: Axes) -> xr.Dataset:
+    """All that is kept of draws with its labels; slopes and lineage effects turned like the abilities."""
+    v = kept.large
+    shape = v["oriented_ability"].shape[:2]
 
     def unflat(values: np.ndarray) -> np.ndarray:
         return values.reshape(*shape, *values.shape[1:])
 
-    v = {name: unflat(values) for name, values in flat.items()}
-    out = label_draws(
-        unflat(oriented.loading), unflat(oriented.ability), v["noise_sd"], unflat(oriented.mean),
-        table.model_names, table.benchmark_names,
-    )  # fmt: skip
+    out = _label_small(table, inputs, kept.small)
+    out = out.assign_coords(model=np.asarray(table.model_names, dtype=object))
     more: dict[str, Any] = {
-        "turn": (("chain", "draw", "raw", "factor"), unflat(oriented.turn)),
-        "center": (("chain", "draw", "raw"), unflat(oriented.center)),
+        "ability": (("chain", "draw", "model", "factor"), v["oriented_ability"]),
+        "turn": (("chain", "draw", "raw", "factor"), kept.small["turn"]),
+        "center": (("chain", "draw", "raw"), kept.small["center"]),
         "axis_cosine": (("chain", "draw", "factor"), unflat(axis.cosine_self)),
         "axis_cosine_pca": (("chain", "draw", "factor"), unflat(axis.cosine_reference)),
         "axis_eigenvalue": (("chain", "draw", "factor"), unflat(axis.eigenvalue)),
     }
-    if inputs.groups:
-        more["pair_sd"] = (("chain", "draw", "pair"), v["pair_sd"])
-        out = out.assign_coords(pair=np.asarray(inputs.groups, dtype=object))
     if inputs.regresses:
-        slope = flat["slope"] @ oriented.turn / predictor_scale(inputs)[None, :, None]
-        more["slope"] = (("chain", "draw", "predictor", "factor"), unflat(slope))
         log10_x = v["predictor"] * predictor_scale(inputs)
         more["predictor_log10"] = (("chain", "draw", "model", "predictor"), log10_x)
         more["log10_tokens"] = (("chain", "draw", "model", "language"), v["log10_tokens"])
         more["log10_params"] = (("chain", "draw", "model"), v["log10_params"])
         out = out.assign_coords(
-            predictor=np.asarray(inputs.predictors, dtype=object),
-            language=np.asarray([t.language for t in inputs.design.languages], dtype=object),
+            language=np.asarray([t.language for t in inputs.design.languages], dtype=object)
         )
         for tokens in inputs.design.languages:
             more |= _token_errors(tokens, v)
     if inputs.design.has_roots:
-        more["lineage"] = (("chain", "draw", "model", "factor"), unflat(effect @ oriented.turn))
-    for name, values in v.items():
-        if values.ndim == 2 and name not in more and not name.endswith("__"):
-            more[name] = (("chain", "draw"), values)
+        more["lineage"] = (("chain", "draw", "model", "factor"), v["oriented_effect"])
     statuses = [name for name in more if name.startswith("status_")]
     return out.assign(more).set_coords(statuses)
 

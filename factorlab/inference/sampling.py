@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -83,6 +84,12 @@ class Standing(NamedTuple):
     def holds(self) -> bool:
         return self.ess >= ESS_GOAL and not self.rhat > RHAT_GOAL
 
+    @property
+    def short(self) -> float:
+        """How many times as many draws the goals ask for: in chains that mix R-hat^2 - 1 falls as 1 / ESS."""
+        of_rhat = (self.rhat**2 - 1) / (RHAT_GOAL**2 - 1) if np.isfinite(self.rhat) else 0.0
+        return max(ESS_GOAL / max(self.ess, 1.0), of_rhat)
+
 
 class Length(NamedTuple):
     """How long to sample.
@@ -101,6 +108,8 @@ class Length(NamedTuple):
         Doublings of a trajectory: at most 2 ** max_depth - 1 leapfrog steps a draw.
     metric : {"low_rank", "diagonal"}
         Mass matrix.
+    accept : float
+        Acceptance of leapfrog trajectories to which their steps are tuned.
     """
 
     draws: int
@@ -109,6 +118,7 @@ class Length(NamedTuple):
     tune: int
     max_depth: int = 10
     metric: Literal["low_rank", "diagonal"] = "low_rank"
+    accept: float = TARGET_ACCEPT
 
 
 class Sample(NamedTuple):
@@ -180,7 +190,7 @@ def sample(
     most = length.max_draws if adaptive else first
     began = time.monotonic()
     sampler = _start(density, most, length, chains, chains if adaptive else cores, seed)
-    watch = _Watch(length, chains, first, most, standing if adaptive else None, tell, began)
+    watch = Watch(length, chains, first, most, standing if adaptive else None, tell, began)
     stopped: Stopped = "draws"
     pause, checking = 0.2, 0.0
     try:
@@ -213,8 +223,35 @@ def sample(
     return sampled._replace(seconds_checking=checking)
 
 
-class _Watch:
-    """Looks at growing chains: shows progress, and says when to stop."""
+class Drawn(Protocol):
+    """What chains have drawn so far."""
+
+    @property
+    def rows(self) -> int:
+        """Draws of all chains, warm-up included."""
+
+    def shortest(self, chains: int) -> int:
+        """Draws of the shortest chain, warm-up included; 0 while a chain has not begun."""
+
+    def points(self, tune: int) -> np.ndarray:
+        """Draws after warm-up, (chain, draw, dim), chains cut to the shortest."""
+
+
+class Watch:
+    """Looks at growing chains: shows progress, and says when to stop.
+
+    Parameters
+    ----------
+    length : Length
+    chains : int
+    first, most : int
+        Draws of each chain at the first check, and at the end in any case.
+    standing : callable, optional
+        Judges draws (chain, draw, dim).
+    tell : callable
+    began : float
+        When sampling began, by `time.monotonic`.
+    """
 
     def __init__(
         self, length: Length, chains: int, first: int, most: int,
@@ -226,12 +263,13 @@ class _Watch:
         self._detail = ""
         self._separate = 0
 
-    def due(self, batches: _Batches) -> bool:
+    def due(self, batches: Drawn) -> bool:
         """Whether the draws are to be judged now."""
         drawn = batches.shortest(self._chains) - self._length.tune
         return self._standing is not None and self._next <= drawn < self._most
 
-    def look(self, batches: _Batches, due: bool) -> Stopped | None:
+    def look(self, batches: Drawn, due: bool) -> Stopped | None:
+        """Judge draws that are due, tell how far they are; why to stop, if so."""
         drawn = max(batches.shortest(self._chains) - self._length.tune, 0)
         late = self._length.max_seconds is not None and (
             time.monotonic() - self._began > self._length.max_seconds
@@ -239,14 +277,14 @@ class _Watch:
         if late and drawn > 0:
             return "seconds"
         if due and self._standing is not None:
-            found = self._standing(batches.arrays(self._length.tune)[0])
+            found = self._standing(batches.points(self._length.tune))
             if found.holds:
                 return "converged"
             self._separate = self._separate + 1 if found.separate else 0
             if self._separate == SEPARATE_CHECKS:
                 return "modes"
             self._detail = f"R-hat {found.rhat:.3f}, ESS {found.ess:.0f} after {drawn} draws a chain"
-            wanted = drawn * min(max(1.1 * ESS_GOAL / max(found.ess, 1.0), GROWTH[0]), GROWTH[1])
+            wanted = drawn * min(max(1.1 * found.short, GROWTH[0]), GROWTH[1])
             self._next = int(min(wanted, self._most))
         total = self._chains * (self._length.tune + self._next)
         self._tell("sampling", min(batches.rows, total), total, self._detail)
@@ -259,8 +297,11 @@ def _start(density: Density, draws: int, length: Length, chains: int, cores: int
     from nutpie.compile_pymc import CompiledPyMCModel
 
     evaluate = density.evaluator()
+    starts = None if density.starts is None else itertools.cycle(density.starts)
 
     def start(at: Any = None) -> np.ndarray:
+        if starts is not None:
+            return next(starts)
         return start_point(evaluate, density.start, np.random.default_rng(at), density.held)
 
     fields = {
@@ -284,7 +325,7 @@ def _start(density: Density, draws: int, length: Length, chains: int, cores: int
         warnings.simplefilter("ignore")
         return nutpie.sample(
             model, draws=draws, tune=length.tune, chains=chains, cores=cores, seed=seed, progress_bar=False,
-            blocking=False, return_raw_trace=True, target_accept=TARGET_ACCEPT, maxdepth=length.max_depth,
+            blocking=False, return_raw_trace=True, target_accept=length.accept, maxdepth=length.max_depth,
             **metric,
         )  # fmt: skip
 
@@ -342,6 +383,10 @@ class _Batches:
         if len(self._tables) < chains:
             return 0
         return min(batch.num_rows for batch in (*self._tables, *self._stats))
+
+    def points(self, tune: int) -> np.ndarray:
+        """Draws after warm-up, (chain, draw, dim), chains cut to the shortest."""
+        return self.arrays(tune)[0]
 
     def arrays(self, tune: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(points (chain, draw, dim), leapfrog steps (chain, draw + tune), diverging (chain, draw)).
