@@ -18,9 +18,9 @@ Mathematics 57). So the cost is that of some thousand gradients, each linear in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
@@ -81,6 +81,7 @@ class Counted:
 
     def __init__(self, density: Density) -> None:
         self._density = density
+        self._halted = False
         self.calls = 0
 
     def evaluator(self) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
@@ -88,10 +89,24 @@ class Counted:
         inner = self._density.evaluator()
 
         def evaluate(x: np.ndarray) -> tuple[float, np.ndarray]:
+            if self._halted:
+                raise InterruptedError
             self.calls += 1
             return inner(x)
 
         return evaluate
+
+    def on_all_cores(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """What ``work`` makes of each item, in order; an interrupt does not wait for the rest."""
+        from joblib import cpu_count  # knows the share of a container
+
+        with ThreadPoolExecutor(int(cpu_count())) as pool:
+            try:
+                yield from pool.map(work, items)
+            except BaseException:
+                self._halted = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def find_modes(
@@ -136,10 +151,9 @@ def find_modes(
         return (-float(found.fun) if still else -np.inf), found.x
 
     found = []
-    with ThreadPoolExecutor(_cores()) as pool:
-        for i, mode in enumerate(pool.map(search, rng.spawn(starts))):
-            tell("searching the mode", i + 1, starts)
-            found.append(mode)
+    for i, mode in enumerate(counted.on_all_cores(search, rng.spawn(starts))):
+        tell("searching the mode", i + 1, starts)
+        found.append(mode)
     found.sort(key=lambda mode: -mode[0])
     if not np.isfinite(found[0][0]):
         raise InputError("no mode of the posterior was found; use --sampler nuts")
@@ -178,9 +192,8 @@ def find_curvature(
             columns[:, c] = _along(evaluate, mode, np.eye(1, density.n_dim, int(shared[c]))[0])
 
     blocks = [range(i, min(i + BLOCK, len(shared))) for i in range(0, len(shared), BLOCK)]
-    with ThreadPoolExecutor(_cores()) as pool:
-        for i, _ in enumerate(pool.map(fill, blocks)):
-            tell("curvature", blocks[i].stop, len(shared))
+    for i, _ in enumerate(counted.on_all_cores(fill, blocks)):
+        tell("curvature", blocks[i].stop, len(shared))
     g, cross = columns[shared], columns[own]
     diagonal = _diagonal(counted.evaluator(), mode, own, rng)
     pull = cross / diagonal[:, None]
@@ -193,12 +206,6 @@ def find_curvature(
         ) from None
     root = solve_triangular(factor, np.eye(len(shared)), lower=True).T
     return Curvature(mode, shared, np.flatnonzero(own), root, 1 / np.sqrt(diagonal), pull)
-
-
-def _cores() -> int:
-    from joblib import cpu_count  # knows the share of a container
-
-    return int(cpu_count())
 
 
 def _along(

@@ -182,7 +182,7 @@ class Chain:
             self.gradients += steps
             self.drawn += 1
             if warm:
-                self._step.learn(min(1.0, np.exp(-error)) if np.isfinite(error) else 0.0)
+                self._step.learn(float(np.exp(-max(error, 0.0))))
             else:
                 new.append(self._point.copy())
                 self.diverged.append(not error < DIVERGED)

@@ -92,7 +92,12 @@ def sample_whitened(
         cores=cores,
         keep=at_mode.points,
     )
-    whitening = find_whitening(find_curvature(counted, density, warm.points.mean(axis=(0, 1)), rng, tell))
+    # A mean over chains around different modes would be the middle of nothing.
+    same = np.linalg.norm(at_mode.whitened(modes), axis=1) < 1
+    middle = warm.points[same].mean(axis=(0, 1))
+    whitening = find_whitening(find_curvature(counted, density, middle, rng, tell))
+    if length.max_seconds is not None:
+        length = length._replace(max_seconds=max(1.0, length.max_seconds - (time.monotonic() - began)))
     drawn = sample_turns(
         whiten_density(density, whitening, warm.points[:, -1]),
         length._replace(tune=min(length.tune, WARM_UP), accept=ACCEPT),

@@ -141,6 +141,27 @@ def test_interrupted_turns_keep_what_was_drawn(large, whitening):
         sample_turns(white, length, chains=2, seed=1, progress=Interrupting(2 * 30))
 
 
+def test_an_interrupt_does_not_wait_for_the_rest_of_a_search(large):
+    _, density = large
+    counted = Counted(density)
+    started = []
+
+    def work(item):
+        started.append(item)
+        evaluate = counted.evaluator()
+        while True:
+            evaluate(density.start)
+
+    def slow(item):
+        return item if item == 0 else work(item)
+
+    running = counted.on_all_cores(slow, range(100))
+    assert next(running) == 0
+    with pytest.raises(KeyboardInterrupt):
+        running.throw(KeyboardInterrupt)
+    assert len(started) < 100
+
+
 def test_turns_stop_when_time_is_up(large, whitening):
     _, density = large
     white = whiten_density(density, whitening, whitening.curvature.mode[None])
