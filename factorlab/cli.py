@@ -2,8 +2,8 @@
 
 Libraries are imported inside the verbs, so that ``factorlab --help`` answers at once.
 The verbs that fit, compare and show runs are in one file, as they share the options that say how a model is
-fitted. Others are in files of their own (``*_verb.py``, ``*_verbs.py``): logs to tables, language models to
-records, predictions, plans, validation, designs, scrutiny.
+fitted. Others are in the room `factorlab.verbs`: logs to tables, language models to records, predictions, plans,
+validation, designs, scrutiny.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import click
 
 from factorlab import __version__
 from factorlab.collector import seldom_collected
-from factorlab.design_verbs import factor_number, next_verb, parse_rho, power_verb
 from factorlab.errors import InputError
-from factorlab.eval_verb import eval_verb
-from factorlab.plan_verb import plan_verb
-from factorlab.predict_verb import predict_verb
-from factorlab.record_verbs import import_verb, pair, scores
-from factorlab.scrutiny_verbs import outliers, tornado
-from factorlab.table_options import FILE, READING, F, read_table, table_options
-from factorlab.validate_verb import validate_verb
+from factorlab.verbs.design import factor_number, next_verb, parse_rho, power_verb
+from factorlab.verbs.evaluate import eval_verb
+from factorlab.verbs.plan import plan_verb
+from factorlab.verbs.predict import predict_verb
+from factorlab.verbs.records import import_verb, pair, scores
+from factorlab.verbs.scrutiny import outliers, tornado
+from factorlab.verbs.table_options import FILE, READING, F, read_table, table_options
+from factorlab.verbs.validate import validate_verb
 
 if TYPE_CHECKING:
     from factorlab.inference.budgets import BudgetRegression

@@ -60,16 +60,7 @@ LAYERS = [
     {"report"},
     {"runs", "refit_folder", "plan_folder", "tornado_folder", "validation_folder"},
     {"progress", "console", "design_console", "scrutiny_text"},
-    {
-        "record_verbs",
-        "eval_verb",
-        "predict_verb",
-        "validate_verb",
-        "plan_verb",
-        "design_verbs",
-        "scrutiny_verbs",
-        "table_options",
-    },
+    {"verbs"},
     {"cli"},
 ]
 """Bottom to top: a module imports from its own layer or below."""

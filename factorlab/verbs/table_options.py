@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from factorlab.record_verbs import pair
+from factorlab.verbs.records import pair
 
 if TYPE_CHECKING:
     from factorlab.scores import ScoreTable

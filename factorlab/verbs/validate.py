@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factorlab.errors import InputError
-from factorlab.table_options import FILE, READING, read_table, table_options
+from factorlab.verbs.table_options import FILE, READING, read_table, table_options
 
 if TYPE_CHECKING:
     from factorlab.inference.predict.validation import Validation

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factorlab.errors import InputError
-from factorlab.record_verbs import pair
-from factorlab.table_options import FILE
+from factorlab.verbs.records import pair
+from factorlab.verbs.table_options import FILE
 
 if TYPE_CHECKING:
     from factorlab.inference.information import NextBenchmarks

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from factorlab.errors import InputError
-from factorlab.record_verbs import pair
-from factorlab.table_options import FILE, READING, read_table, table_options
+from factorlab.verbs.records import pair
+from factorlab.verbs.table_options import FILE, READING, read_table, table_options
 
 MANY = 40
 """Cells that are printed at most; all of them are in the file."""

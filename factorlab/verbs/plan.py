@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factorlab.errors import InputError
-from factorlab.record_verbs import pair
-from factorlab.table_options import FILE, read_table, table_options
+from factorlab.verbs.records import pair
+from factorlab.verbs.table_options import FILE, read_table, table_options
 
 if TYPE_CHECKING:
     from rich.console import Console

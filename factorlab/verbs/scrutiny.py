@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from factorlab.errors import InputError
-from factorlab.table_options import FILE, READING, read_table, table_options
+from factorlab.verbs.table_options import FILE, READING, read_table, table_options
 
 STRICT_EXIT = 3
 INTERRUPTED_EXIT = 130
