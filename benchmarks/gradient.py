@@ -23,7 +23,7 @@ from numba import njit
 
 from factorlab.inference.density import compile_density
 from factorlab.inference.inputs import ModelInputs, model_inputs
-from factorlab.inference.kernel import block_cells, integrated
+from factorlab.inference.kernel import axes_of, block_cells, integrated
 from factorlab.inference.marginal import Cells
 from factorlab.inference.model import build_model
 from factorlab.inference.priors import Priors
@@ -111,8 +111,8 @@ def measure(name: str, inputs: ModelInputs, repeats: int, graph: bool) -> list[d
         rng.normal(size=(n_benchmarks, k)), rng.normal(size=n_benchmarks), rng.normal(size=(len(cells.z), k)),
         rng.uniform(0.3, 0.6, n_benchmarks), np.full(cells.member.shape[1], 0.3),
     )  # fmt: skip
-    with_tree = (*inputs.blocks(), *parameters, 0.5, 0.5)
-    without = (*block_cells(cells), *parameters, 0.0, 0.0)
+    with_tree = (*inputs.blocks(), *parameters, 0.5, 0.5, axes_of(k))
+    without = (*block_cells(cells), *parameters, 0.0, 0.0, axes_of(k))
     x, y = rng.normal(size=1024), rng.normal(size=1024)
     calls: dict[str, Any] = {
         "axpy": lambda times: add_scaled(x, y, times),

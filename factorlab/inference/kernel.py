@@ -36,10 +36,15 @@ is in, not of files that it calls into: split in two, an old half could be run.
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from factorlab.inference.marginal import Cells
 
@@ -57,13 +62,137 @@ _MANTISSA = (1 << _EXPONENT_BITS) - 1
 _ONE = 1023 << _EXPONENT_BITS
 _LOG_2 = np.log(2.0)
 
-_compile = njit(
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-    boundscheck=False,
-    fastmath={"reassoc", "contract", "nsz", "arcp"},
-)
+_FAST = ("reassoc", "contract", "nsz", "arcp")
+
+_compile = njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, fastmath=set(_FAST))
+
+_LLVM_VECTOR = ir.VectorType(ir.DoubleType(), WIDTH)
+
+
+class _Vector(types.Type):
+    """The numba type of `WIDTH` doubles in a register: algebra of small matrices, a model or a node a lane.
+
+    A loop over lanes becomes SIMD instructions by itself, but between any two of them values go through
+    memory and pointers are compared; where loops are short that takes longer than the algebra.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name=f"vector of {WIDTH} doubles")
+
+
+_VECTOR = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, _LLVM_VECTOR)
+
+
+def _elementwise(symbol: Any, instruction: str) -> None:
+    """Let compiled code use an operator between two vectors."""
+
+    @infer_global(symbol)
+    class _Elementwise(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            return signature(_VECTOR, *args) if args == (_VECTOR, _VECTOR) else None
+
+    @lower_builtin(symbol, _VECTOR, _VECTOR)
+    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, instruction)(*args, flags=_FAST)
+
+
+for _symbol, _instruction in (
+    (operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv"),
+    (operator.iadd, "fadd"), (operator.isub, "fsub"), (operator.imul, "fmul"),
+):  # fmt: skip
+    _elementwise(_symbol, _instruction)
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, at: Any, element: Any) -> Any:
+    """Pointer to ``element`` at index ``at`` of a contiguous array, seen as flat."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), element.as_pointer())
+
+
+@intrinsic
+def _load(typingctx: Any, array: Any, at: Any) -> Any:
+    """Vector from index ``at`` of a contiguous array, seen as flat."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, at = args
+        return builder.load(_address(context, builder, sig.args[0], array, at, _LLVM_VECTOR), align=8)
+
+    return _VECTOR(array, types.intp), generate
+
+
+@intrinsic
+def _store(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
+    """Write a vector to index ``at`` of a contiguous array, seen as flat."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, at, value = args
+        builder.store(value, _address(context, builder, sig.args[0], array, at, _LLVM_VECTOR), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _VECTOR), generate
+
+
+@intrinsic
+def _gather(typingctx: Any, array: Any, at: Any, index: Any, first: Any) -> Any:
+    """Vector of ``array[at + index[first + i]]``, both arrays seen as flat."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array, at, index, first = args
+        out = ir.Constant(_LLVM_VECTOR, ir.Undefined)
+        for i in range(WIDTH):
+            place = builder.add(first, ir.Constant(first.type, i))
+            here = _address(context, builder, sig.args[2], index, place, first.type)
+            far = builder.add(at, builder.load(here))
+            value = builder.load(_address(context, builder, sig.args[0], array, far, ir.DoubleType()))
+            out = builder.insert_element(out, value, ir.Constant(ir.IntType(32), i))
+        return out
+
+    return _VECTOR(array, types.intp, index, types.intp), generate
+
+
+@intrinsic
+def _all(typingctx: Any, x: Any) -> Any:
+    """Vector whose elements all are x."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        out = ir.Constant(_LLVM_VECTOR, ir.Undefined)
+        for i in range(WIDTH):
+            out = builder.insert_element(out, args[0], ir.Constant(ir.IntType(32), i))
+        return out
+
+    return _VECTOR(types.float64), generate
+
+
+@intrinsic
+def _root(typingctx: Any, x: Any) -> Any:
+    """Square roots of a vector."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_LLVM_VECTOR, [_LLVM_VECTOR])
+        name = f"llvm.sqrt.v{WIDTH}f64"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+    return _VECTOR(_VECTOR), generate
+
+
+@intrinsic
+def _sum(typingctx: Any, x: Any) -> Any:
+    """Sum of the elements of a vector."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        parts = [builder.extract_element(args[0], ir.Constant(ir.IntType(32), i)) for i in range(WIDTH)]
+        while len(parts) > 1:
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [builder.fadd(one, other, flags=_FAST) for one, other in pairs]
+        return parts[0]
+
+    return types.float64(_VECTOR), generate
 
 
 class Blocks(NamedTuple):
@@ -80,8 +209,9 @@ class Blocks(NamedTuple):
     node : ndarray of int, (model,)
         Where the model hangs on the tree of effects; -1 for nowhere.
     parent : ndarray of int, (node,)
-        Parents come before their children; -1 for a family, whose sd is ``root_sd``; the others'
-        is ``step_sd``.
+        Nodes in the order of their depth, and each depth filled up to a multiple of `WIDTH` with nodes
+        to which nothing hangs, so that the nodes of a vector are of one depth. -1 for a family, whose sd is
+        ``root_sd`` (the others' is ``step_sd``), and for what fills up.
     """
 
     z: np.ndarray
@@ -113,7 +243,8 @@ def block_cells(cells: Cells, node: np.ndarray | None = None, parent: np.ndarray
     ----------
     cells : Cells
     node, parent : ndarray of int, optional
-        The tree of effects, as in `Blocks`; no effects when not given.
+        The tree of effects, parents before their children, -1 as in `Blocks`, where nodes are numbered anew;
+        no effects when not given.
 
     Returns
     -------
@@ -136,9 +267,26 @@ def block_cells(cells: Cells, node: np.ndarray | None = None, parent: np.ndarray
         lay(cells.observed),
         lay(np.broadcast_to(cells.shared, (n_models, cells.member.shape[1]))),
         np.full(n_benchmarks, -1) if group is None else group.astype(np.int64),
-        np.full(n_models, -1) if node is None else np.asarray(node, dtype=np.int64),
-        np.zeros(0, dtype=np.int64) if parent is None else np.asarray(parent, dtype=np.int64),
+        *_levels(np.full(n_models, -1) if node is None else node, np.zeros(0) if parent is None else parent),
     )
+
+
+def _levels(node: np.ndarray, parent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the nodes of a tree by their depth, each depth filled up to a multiple of `WIDTH`."""
+    node, parent = np.asarray(node, dtype=np.int64), np.asarray(parent, dtype=np.int64)
+    depth = np.zeros(len(parent), dtype=np.int64)
+    for n, up in enumerate(parent):
+        depth[n] = depth[up] + 1 if up >= 0 else 0
+    place = np.empty(len(parent) + 1, dtype=np.int64)
+    place[-1] = -1  # nowhere stays nowhere
+    first = 0
+    for level in range(depth.max(initial=-1) + 1):
+        here = np.flatnonzero(depth == level)
+        place[here] = first + np.arange(len(here))
+        first += -(-len(here) // WIDTH) * WIDTH
+    placed = np.full(first, -1)
+    placed[place[:-1]] = place[parent]
+    return place[node], placed
 
 
 def evaluate(
@@ -175,17 +323,27 @@ def evaluate(
     """
     parameters = (loading, mean, ability_mean, noise_sd, pair_sd)
     arrays = (np.ascontiguousarray(p, dtype=float) for p in parameters)
-    return Value(*integrated(*blocks, *arrays, float(root_sd), float(step_sd)))
+    return Value(*integrated(*blocks, *arrays, float(root_sd), float(step_sd), axes_of(np.shape(loading)[1])))
+
+
+def axes_of(factors: int) -> tuple[int, ...]:
+    """The number of factors as a type: a tuple as long as that, its elements unused.
+
+    Compiled code that knows K unrolls the loops of small matrices; it is compiled once for each K that is
+    used.
+    """
+    return (0,) * factors
 
 
 @_compile
 def integrated(
     z: Any, variance: Any, observed: Any, shared: Any, group: Any, node: Any, parent: Any,
     loading: Any, mean: Any, ability_mean: Any, noise_sd: Any, pair_sd: Any, root_sd: Any, step_sd: Any,
+    axes: Any,
 ) -> Any:  # fmt: skip
-    """(value, d/dLambda, d/dmu, d/db, d/dpsi, d/ddelta, d/droot_sd, d/dstep_sd); see `evaluate`."""
+    """(value, d/dLambda, d/dmu, d/db, d/dpsi, d/ddelta, d/droot_sd, d/dstep_sd); see `evaluate`, `axes_of`."""
     n_blocks, n_benchmarks, lanes = z.shape
-    K = loading.shape[1]
+    K = len(axes)
     n_groups = pair_sd.shape[0]
     d_loading = np.zeros((n_benchmarks, K))
     d_mean = np.zeros(n_benchmarks)
@@ -208,13 +366,13 @@ def integrated(
             weight[s], residual[s], a[s], h, row, grouped[s],
         )  # fmt: skip
         value += _pull_groups(pair_sd, shared[s], a[s], h, row, grouped[s])
-        value += _invert(a[s], h, t[s], row)
+        value += _invert(a[s], h, t[s], row, axes)
     d_root, d_step = 0.0, 0.0
     if parent.shape[0]:
-        tree = _climb(node, parent, root_sd, step_sd, a, t)
-        value -= 2.0 * tree[0]
-        center, spread, d_root, d_step = _descend(parent, root_sd, step_sd, tree)
-        _spread_effects(node, center, spread, a, t, d_ability)
+        tree = _climb(node, parent, root_sd, step_sd, a, t, axes)
+        value += tree[0]
+        center, spread, d_root, d_step = _descend(parent, root_sd, step_sd, tree, axes)
+        _spread_effects(node, center, spread, a, t, d_ability, axes)
     else:
         for s in range(n_blocks):
             for i in range(min(lanes, ability_mean.shape[0] - s * lanes)):
@@ -245,183 +403,187 @@ def _lay(values: Any, first: int, out: Any) -> None:
 
 
 @_compile
-def _climb(node: Any, parent: Any, root_sd: float, step_sd: float, a: Any, t: Any) -> Any:
-    """Messages up the tree: (log constant, Q, q, S^-1), a row a node."""
+def _climb(node: Any, parent: Any, root_sd: float, step_sd: float, a: Any, t: Any, axes: Any) -> Any:
+    """Messages up the tree: (-2 log constant, S^-1, S^-1 q, Q S^-1), a lane a node."""
     n_nodes = parent.shape[0]
     lanes = a.shape[2]
-    K = t.shape[1]
-    q_matrix = np.zeros((n_nodes, K, K))
-    q_vector = np.zeros((n_nodes, K))
-    inverse = np.zeros((n_nodes, K, K))
+    K = len(axes)
+    n_entries = K * (K + 1) // 2
+    q_matrix = np.zeros((n_entries, n_nodes))
+    q_vector = np.zeros((K, n_nodes))
     for i in range(node.shape[0]):
         n = node[i]
         if n < 0:
             continue
         block, lane = i // lanes, i % lanes
+        p = 0
         for k in range(K):
-            q_vector[n, k] += t[block, k, lane]
+            q_vector[k, n] += t[block, k, lane]
+            for _ in range(k + 1):
+                q_matrix[p, n] -= a[block, p, lane]
+                p += 1
+            q_matrix[p - 1, n] += 1.0
+    inverse = np.empty((n_entries, n_nodes))
+    sent = np.empty((K, n_nodes))
+    message = np.empty((n_entries, n_nodes))
+    row = np.ones((1, n_nodes))
+    left = np.empty((K * K, WIDTH))
+    right = np.empty((K * K, WIDTH))
+    value = 0.0
+    for first in range(n_nodes - WIDTH, -1, -WIDTH):
+        sd = root_sd if parent[first] < 0 else step_sd
+        scale = _all(sd * sd)
+        for p in range(n_entries):
+            _store(inverse, p * n_nodes + first, scale * _load(q_matrix, p * n_nodes + first))
+        for k in range(K):
+            _store(sent, k * n_nodes + first, _load(q_vector, k * n_nodes + first))
+        log_det, quadratic = _invert_vector(inverse, q_vector, sent, row, first, axes)
+        mantissas = 1.0
+        for i in range(first, first + WIDTH):
+            mantissas *= row[0, i]
+        value += log_det + np.log(mantissas) - sd * sd * quadratic
+        _unpack(inverse, first, right, axes)
+        _unpack(q_matrix, first, left, axes)
+        for k in range(K):
             for q in range(k + 1):
-                q_matrix[n, k, q] += (1.0 if k == q else 0.0) - a[block, k * (k + 1) // 2 + q, lane]
-    constant = 0.0
-    work = np.empty((K, K))
-    for n in range(n_nodes - 1, -1, -1):
-        up = parent[n]
-        sd = root_sd if up < 0 else step_sd
-        for k in range(K):
-            for q in range(k):
-                q_matrix[n, q, k] = q_matrix[n, k, q]
-                work[k, q] = sd * sd * q_matrix[n, k, q]
-            work[k, k] = sd * sd * q_matrix[n, k, k] + 1.0
-        constant -= 0.5 * _invert_small(work, inverse[n])
-        for k in range(K):
-            sent = 0.0
-            for q in range(K):
-                sent += inverse[n, k, q] * q_vector[n, q]
-            constant += 0.5 * sd * sd * sent * q_vector[n, k]
+                total = _all(0.0)
+                for e in range(K):
+                    total += _load(left, (k * K + e) * WIDTH) * _load(right, (q * K + e) * WIDTH)
+                _store(message, (k * (k + 1) // 2 + q) * n_nodes + first, total)
+        for n in range(first, first + WIDTH):
+            up = parent[n]
             if up >= 0:
-                q_vector[up, k] += sent
-                for q in range(k + 1):
-                    total = 0.0
-                    for e in range(K):
-                        total += q_matrix[n, k, e] * inverse[n, e, q]
-                    q_matrix[up, k, q] += total
-    return constant, q_matrix, q_vector, inverse
-
-
-@_compile
-def _invert_small(matrix: Any, out: Any) -> float:
-    """out <- matrix^-1 of a small symmetric positive-definite matrix, overwritten; returns log|matrix|."""
-    K = matrix.shape[0]
-    log_det = 0.0
-    for k in range(K):
-        for q in range(k + 1):
-            x = matrix[k, q]
-            for e in range(q):
-                x -= matrix[k, e] * matrix[q, e]
-            if q < k:
-                matrix[k, q] = x * matrix[q, q]
-            else:
-                log_det += np.log(x)
-                matrix[k, k] = 1.0 / np.sqrt(x)
-    for k in range(K):
-        for q in range(k):
-            x = 0.0
-            for e in range(q, k):
-                x += matrix[k, e] * matrix[e, q]
-            matrix[k, q] = -matrix[k, k] * x
-    for k in range(K):
-        for q in range(k + 1):
-            x = 0.0
-            for e in range(k, K):
-                x += matrix[e, k] * matrix[e, q]
-            out[k, q] = x
-            out[q, k] = x
-    return log_det
-
-
-@_compile
-def _descend(parent: Any, root_sd: float, step_sd: float, tree: Any) -> Any:
-    """Posterior mean and covariance of every node's effect; derivatives of the two sds."""
-    _, q_matrix, q_vector, inverse = tree
-    n_nodes, K = q_vector.shape
-    center = np.zeros((n_nodes, K))
-    spread = np.zeros((n_nodes, K, K))
-    d_root, d_step = 0.0, 0.0
-    pull = np.zeros((K, K))
-    held = np.zeros((K, K))
-    for n in range(n_nodes):
-        up = parent[n]
-        sd = root_sd if up < 0 else step_sd
-        slope = 0.0
-        if up < 0:
-            for k in range(K):
-                away = 0.0
-                for q in range(K):
-                    away += inverse[n, k, q] * q_vector[n, q]
-                    slope -= inverse[n, k, q] * q_matrix[n, k, q]
-                    spread[n, k, q] = sd * sd * inverse[n, k, q]
-                center[n, k] = sd * sd * away
-                slope += away * away
-            d_root += sd * slope
-            continue
-        for k in range(K):
-            total = 0.0
-            away = 0.0
-            for q in range(K):
-                total += inverse[n, k, q] * (center[up, q] + sd * sd * q_vector[n, q])
-                away += inverse[n, k, q] * q_vector[n, q]
-                pull[k, q] = 0.0  # S^-1 Q
-                held[k, q] = 0.0
-                for e in range(K):
-                    pull[k, q] += inverse[n, k, e] * q_matrix[n, e, q]
-                    held[k, q] += spread[up, k, e] * inverse[n, e, q]
-                away -= pull[k, q] * center[up, q]
-            center[n, k] = total
-            slope += away * away - pull[k, k]
-        for k in range(K):
-            for q in range(K):
-                total = sd * sd * inverse[n, k, q]
-                along = 0.0
-                for e in range(K):
-                    total += inverse[n, k, e] * held[e, q]
-                    along += spread[up, q, e] * pull[k, e]
-                spread[n, k, q] = total
-                slope += pull[k, q] * along
-        d_step += sd * slope
-    return center, spread, d_root, d_step
-
-
-@_compile
-def _spread_effects(node: Any, center: Any, spread: Any, a: Any, t: Any, d_ability: Any) -> None:
-    """t <- t + A^-1 c, a <- A^-1 + A^-1 V A^-1, and the derivative with respect to b.
-
-    c and V are 0 in lanes of models that hang nowhere.
-    """
-    n_blocks, K, lanes = t.shape
-    c = np.empty((K, lanes))
-    v = np.empty((a.shape[1], lanes))
-    added = np.empty((a.shape[1], lanes))
-    held = np.empty((K, lanes))
-    for s in range(n_blocks):
-        here = min(lanes, node.shape[0] - s * lanes)
-        c[:] = 0.0
-        v[:] = 0.0
-        added[:] = 0.0
-        for i in range(here):
-            n = node[s * lanes + i]
-            if n >= 0:
                 for k in range(K):
-                    c[k, i] = center[n, k]
-                    for q in range(k + 1):
-                        v[k * (k + 1) // 2 + q, i] = spread[n, k, q]
-        for k in range(K):
-            tk = t[s, k]
-            held[:] = 0.0  # row k of A^-1 V
-            for e in range(K):
-                inverse = a[s, k * (k + 1) // 2 + e if e <= k else e * (e + 1) // 2 + k]
-                ce = c[e]
-                for i in range(lanes):
-                    tk[i] += inverse[i] * ce[i]
-                for q in range(K):
-                    ve = v[e * (e + 1) // 2 + q if q <= e else q * (q + 1) // 2 + e]
-                    row = held[q]
-                    for i in range(lanes):
-                        row[i] += inverse[i] * ve[i]
-            for q in range(k + 1):
-                entry = added[k * (k + 1) // 2 + q]
-                for e in range(K):
-                    inverse = a[s, q * (q + 1) // 2 + e if e <= q else e * (e + 1) // 2 + q]
-                    row = held[e]
-                    for i in range(lanes):
-                        entry[i] += row[i] * inverse[i]
-        for p in range(a.shape[1]):
-            entry = a[s, p]
-            row = added[p]
-            for i in range(lanes):
-                entry[i] += row[i]
-        for i in range(here):
+                    q_vector[k, up] += sent[k, n]
+                for p in range(n_entries):
+                    q_matrix[p, up] += message[p, n]
+    return value, inverse, sent, message
+
+
+@_compile
+def _descend(parent: Any, root_sd: float, step_sd: float, tree: Any, axes: Any) -> Any:
+    """Posterior mean and covariance of every node's effect; derivatives of the two sds.
+
+    A lane a node, and `WIDTH` lanes of zeros after them for models that hang nowhere.
+    """
+    _, inverse, sent, message = tree
+    K = len(axes)
+    n_nodes = sent.shape[1]
+    n_entries = K * (K + 1) // 2
+    lanes = n_nodes + WIDTH
+    center = np.zeros((K, lanes))
+    spread = np.zeros((n_entries, lanes))
+    d_root, d_step = _all(0.0), _all(0.0)
+    above = np.empty((K * K, WIDTH))
+    mine = np.empty((K * K, WIDTH))
+    up = np.empty(WIDTH, dtype=np.int64)
+    zero = _all(0.0)
+    for first in range(0, n_nodes, WIDTH):
+        root = parent[first] < 0
+        scale = _all(root_sd * root_sd if root else step_sd * step_sd)
+        slope = zero
+        if root:
             for k in range(K):
-                d_ability[s * lanes + i, k] = t[s, k, i] - c[k, i]
+                away = _load(sent, k * n_nodes + first)
+                slope += away * away - _load(message, (k * (k + 1) // 2 + k) * n_nodes + first)
+                _store(center, k * lanes + first, scale * away)
+            for p in range(n_entries):
+                _store(spread, p * lanes + first, scale * _load(inverse, p * n_nodes + first))
+            d_root += slope
+            continue
+        for i in range(WIDTH):
+            up[i] = parent[first + i] if parent[first + i] >= 0 else n_nodes
+        p = 0
+        for k in range(K):
+            for q in range(k + 1):
+                x = _gather(spread, p * lanes, up, 0)
+                _store(above, (k * K + q) * WIDTH, x)
+                _store(above, (q * K + k) * WIDTH, x)
+                p += 1
+        # mine <- P = Q S^-1
+        _unpack(message, first, mine, axes)
+        for k in range(K):
+            away = _load(sent, k * n_nodes + first)
+            slope -= _load(mine, (k * K + k) * WIDTH)
+            for q in range(K):
+                away -= _load(mine, (k * K + q) * WIDTH) * _gather(center, q * lanes, up, 0)
+            slope += away * away
+            for q in range(k + 1):  # tr(P V P) = tr(V P P)
+                total = zero
+                for e in range(K):
+                    total += _load(mine, (k * K + e) * WIDTH) * _load(mine, (q * K + e) * WIDTH)
+                total *= _load(above, (k * K + q) * WIDTH)
+                slope += total if q == k else total + total
+        d_step += slope
+        # mine <- S^-1
+        _unpack(inverse, first, mine, axes)
+        for k in range(K):
+            total = scale * _load(sent, k * n_nodes + first)
+            for q in range(K):
+                total += _load(mine, (k * K + q) * WIDTH) * _gather(center, q * lanes, up, 0)
+            _store(center, k * lanes + first, total)
+        _sandwich(mine, above, scale, spread, first, axes)
+    return center, spread, root_sd * _sum(d_root), step_sd * _sum(d_step)
+
+
+@_compile
+def _sandwich(outer: Any, inner: Any, scale: Any, out: Any, first: int, axes: Any) -> None:
+    """out <- scale M + M V M in the `WIDTH` lanes of ``out`` (packed) from ``first`` on.
+
+    M is ``outer`` and V ``inner``, (K K, lane); V is overwritten.
+    """
+    lanes = out.shape[1]
+    K = len(axes)
+    row = np.empty((K, WIDTH))
+    for k in range(K):
+        for q in range(K):
+            total = _all(0.0)
+            for e in range(K):
+                total += _load(outer, (k * K + e) * WIDTH) * _load(inner, (q * K + e) * WIDTH)
+            _store(row, q * WIDTH, total)
+        for q in range(k + 1):
+            total = scale * _load(outer, (k * K + q) * WIDTH)
+            for e in range(K):
+                total += _load(row, e * WIDTH) * _load(outer, (q * K + e) * WIDTH)
+            _store(out, (k * (k + 1) // 2 + q) * lanes + first, total)
+
+
+@_compile
+def _spread_effects(
+    node: Any, center: Any, spread: Any, a: Any, t: Any, d_ability: Any, axes: Any
+) -> None:  # fmt: skip
+    """t <- t + A^-1 c, a <- A^-1 + A^-1 V A^-1, and the derivative with respect to b."""
+    n_blocks, lanes = t.shape[0], t.shape[2]
+    K = len(axes)
+    width = center.shape[1]
+    where = np.empty(WIDTH, dtype=np.int64)
+    mine = np.empty((K * K, WIDTH))
+    above = np.empty((K * K, WIDTH))
+    c = np.empty((K, WIDTH))
+    for s in range(n_blocks):
+        for first in range(0, lanes, WIDTH):
+            at = s * lanes + first
+            here = min(WIDTH, node.shape[0] - at)
+            for i in range(WIDTH):
+                where[i] = node[at + i] if i < here and node[at + i] >= 0 else width - 1
+            p = 0
+            for k in range(K):
+                _store(c, k * WIDTH, _gather(center, k * width, where, 0))
+                for q in range(k + 1):
+                    x = _gather(spread, p * width, where, 0)
+                    _store(above, (k * K + q) * WIDTH, x)
+                    _store(above, (q * K + k) * WIDTH, x)
+                    p += 1
+            _unpack(a[s], first, mine, axes)
+            for k in range(K):
+                total = _load(t, (s * K + k) * lanes + first)
+                for q in range(K):
+                    total += _load(mine, (k * K + q) * WIDTH) * _load(c, q * WIDTH)
+                _store(t, (s * K + k) * lanes + first, total)
+            _sandwich(mine, above, _all(1.0), a[s], first, axes)
+            for i in range(here):
+                for k in range(K):
+                    d_ability[at + i, k] = t[s, k, first + i] - c[k, i]
 
 
 @_compile
@@ -549,84 +711,90 @@ def _pull_groups(pair_sd: Any, shared: Any, a: Any, b: Any, row: Any, grouped: A
 
 
 @_compile
-def _invert(a: Any, b: Any, t: Any, row: Any) -> float:
+def _invert(a: Any, b: Any, t: Any, row: Any, axes: Any) -> float:
     """a <- (I + a)^-1, t <- a b; log|A| - b' A^-1 b, summed over lanes, and the log of row 0 of ``row``."""
-    K, lanes = b.shape
-    product = row[0]
-    held = row[1]
     out = 0.0
-    for k in range(K):  # Cholesky; the diagonal holds reciprocals
-        at = k * (k + 1) // 2
-        for i in range(lanes):
-            a[at + k, i] += 1.0
-        for q in range(k + 1):
-            back = q * (q + 1) // 2
-            entry = a[at + q]
-            for e in range(q):
-                left = a[at + e]
-                right = a[back + e]
-                for i in range(lanes):
-                    entry[i] -= left[i] * right[i]
-            if q < k:
-                root = a[back + q]
-                for i in range(lanes):
-                    entry[i] *= root[i]
-            else:
-                for i in range(lanes):
-                    product[i] *= entry[i]
-                    entry[i] = 1.0 / np.sqrt(entry[i])
-                if (k + 1) % EXPONENT_EVERY == 0 or k == K - 1:
-                    out += _take_exponents(product)
+    for first in range(0, b.shape[1], WIDTH):
+        exponents, quadratic = _invert_vector(a, b, t, row, first, axes)
+        out += exponents - quadratic
     mantissas = 1.0
-    for i in range(lanes):
-        mantissas *= product[i]
-    out += np.log(mantissas)
-    for k in range(K):  # b <- L^-1 b
+    for i in range(b.shape[1]):
+        mantissas *= row[0, i]
+    return out + np.log(mantissas)
+
+
+@_compile
+def _invert_vector(a: Any, b: Any, t: Any, row: Any, first: int, axes: Any) -> Any:
+    """`_invert` in the `WIDTH` lanes from ``first`` on: (log|A| without mantissas, b' A^-1 b).
+
+    Row 0 of ``row`` is multiplied by |A|, and its powers of two are taken out; b is overwritten.
+    """
+    K = len(axes)
+    lanes = b.shape[1]
+    one = _all(1.0)
+    product = _load(row, first)
+    exponents = 0.0
+    quadratic = _all(0.0)
+    for k in range(K):  # Cholesky, the diagonal holds reciprocals; b <- L^-1 b
         at = k * (k + 1) // 2
-        bk = b[k]
+        pulled = _load(b, k * lanes + first)
+        for q in range(k):
+            back = q * (q + 1) // 2
+            x = _load(a, (at + q) * lanes + first)
+            for e in range(q):
+                x -= _load(a, (at + e) * lanes + first) * _load(a, (back + e) * lanes + first)
+            x *= _load(a, (back + q) * lanes + first)
+            _store(a, (at + q) * lanes + first, x)
+            pulled -= x * _load(b, q * lanes + first)
+        x = _load(a, (at + k) * lanes + first) + one
         for e in range(k):
-            left = a[at + e]
-            be = b[e]
-            for i in range(lanes):
-                bk[i] -= left[i] * be[i]
-        root = a[at + k]
-        for i in range(lanes):
-            bk[i] *= root[i]
-            out -= bk[i] * bk[i]
+            left = _load(a, (at + e) * lanes + first)
+            x -= left * left
+        product *= x
+        x = one / _root(x)
+        _store(a, (at + k) * lanes + first, x)
+        pulled *= x
+        quadratic += pulled * pulled
+        _store(b, k * lanes + first, pulled)
+        if (k + 1) % EXPONENT_EVERY == 0 or k == K - 1:
+            _store(row, first, product)
+            exponents += _take_exponents(row[0, first : first + WIDTH])
+            product = _load(row, first)
     for k in range(K):  # a <- L^-1
         at = k * (k + 1) // 2
-        root = a[at + k]
+        root = _load(a, (at + k) * lanes + first)
         for q in range(k):
-            entry = a[at + q]
-            first = a[q * (q + 1) // 2 + q]
-            for i in range(lanes):
-                held[i] = entry[i] * first[i]
+            x = _load(a, (at + q) * lanes + first) * _load(a, (q * (q + 1) // 2 + q) * lanes + first)
             for e in range(q + 1, k):
-                left = a[at + e]
-                right = a[e * (e + 1) // 2 + q]
-                for i in range(lanes):
-                    held[i] += left[i] * right[i]
-            for i in range(lanes):
-                entry[i] = -root[i] * held[i]
+                back = e * (e + 1) // 2
+                x += _load(a, (at + e) * lanes + first) * _load(a, (back + q) * lanes + first)
+            _store(a, (at + q) * lanes + first, _all(0.0) - root * x)
     for k in range(K):  # t <- L^-T b, a <- L^-T L^-1
-        tk = t[k]
-        tk[:] = 0.0
+        total = _all(0.0)
         for e in range(k, K):
-            left = a[e * (e + 1) // 2 + k]
-            be = b[e]
-            for i in range(lanes):
-                tk[i] += left[i] * be[i]
+            total += _load(a, (e * (e + 1) // 2 + k) * lanes + first) * _load(b, e * lanes + first)
+        _store(t, k * lanes + first, total)
         for q in range(k + 1):
-            held[:] = 0.0
+            total = _all(0.0)
             for e in range(k, K):
-                left = a[e * (e + 1) // 2 + k]
-                right = a[e * (e + 1) // 2 + q]
-                for i in range(lanes):
-                    held[i] += left[i] * right[i]
-            entry = a[k * (k + 1) // 2 + q]
-            for i in range(lanes):
-                entry[i] = held[i]
-    return out
+                at = e * (e + 1) // 2
+                total += _load(a, (at + k) * lanes + first) * _load(a, (at + q) * lanes + first)
+            _store(a, (k * (k + 1) // 2 + q) * lanes + first, total)
+    return exponents, _sum(quadratic)
+
+
+@_compile
+def _unpack(packed: Any, first: int, full: Any, axes: Any) -> None:
+    """Symmetric matrices of the `WIDTH` lanes from ``first`` on as ``full`` (K K, lane)."""
+    lanes = packed.shape[1]
+    K = len(axes)
+    p = 0
+    for k in range(K):
+        for q in range(k + 1):
+            x = _load(packed, p * lanes + first)
+            _store(full, (k * K + q) * WIDTH, x)
+            _store(full, (q * K + k) * WIDTH, x)
+            p += 1
 
 
 @_compile
@@ -744,7 +912,7 @@ def _pair_slopes(pair_sd: Any, shared: Any, a: Any, t: Any, grouped: Any, d_pair
 def draw_latents(
     z: Any, variance: Any, observed: Any, shared: Any, group: Any, node: Any, parent: Any,
     loading: Any, mean: Any, ability_mean: Any, noise_sd: Any, pair_sd: Any, root_sd: Any, step_sd: Any,
-    node_noise: Any, model_noise: Any,
+    node_noise: Any, model_noise: Any, axes: Any,
 ) -> Any:  # fmt: skip
     """Exact draws of abilities and effects, one for each draw of the parameters.
 
@@ -753,7 +921,8 @@ def draw_latents(
     given the draw's parameters, (draw, model, factor).
     """
     n_blocks, n_benchmarks, lanes = z.shape
-    n_draws, n_models, K = ability_mean.shape
+    n_draws, n_models = ability_mean.shape[:2]
+    K = len(axes)
     n_nodes = parent.shape[0]
     n_groups = pair_sd.shape[1]
     ability = np.empty((n_draws, n_models, K))
@@ -779,21 +948,25 @@ def draw_latents(
                 weight, residual, a[s], h, row, grouped,
             )  # fmt: skip
             _pull_groups(pair_sd[d], shared[s], a[s], h, row, grouped)
-            _invert(a[s], h, t[s], row)
+            _invert(a[s], h, t[s], row, axes)
         if n_nodes:
-            _, _, q_vector, inverse = _climb(node, parent, root_sd[d], step_sd[d], a, t)
+            _, inverse, sent, _ = _climb(node, parent, root_sd[d], step_sd[d], a, t, axes)
             for n in range(n_nodes):
                 up = parent[n]
                 sd = root_sd[d] if up < 0 else step_sd[d]
-                _cholesky(inverse[n], root)
                 for k in range(K):
-                    total = 0.0
-                    expected = 0.0
+                    for q in range(k + 1):
+                        full[k, q] = inverse[k * (k + 1) // 2 + q, n]
+                        full[q, k] = full[k, q]
+                _cholesky(full, root)
+                for k in range(K):
+                    total = sd * sd * sent[k, n]
+                    expected = total
                     for q in range(K):
-                        pulled = sd * sd * q_vector[n, q]
-                        total += inverse[n, k, q] * ((center[up, q] if up >= 0 else 0.0) + pulled)
                         total += sd * root[k, q] * node_noise[d, n, q]
-                        expected += inverse[n, k, q] * ((middle[up, q] if up >= 0 else 0.0) + pulled)
+                        if up >= 0:
+                            total += full[k, q] * center[up, q]
+                            expected += full[k, q] * middle[up, q]
                     center[n, k] = total
                     middle[n, k] = expected
         for i in range(n_models):

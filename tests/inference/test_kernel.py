@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from factorlab.inference.kernel import LANES, block_cells, draw_latents, evaluate
+from factorlab.inference.kernel import LANES, axes_of, block_cells, draw_latents, evaluate
 from factorlab.inference.marginal import Cells, log_likelihood
 
 PARENT = np.array([-1, -1, 0, 2, 0, 1])  # two families, then four steps
@@ -138,8 +138,9 @@ def test_draws_of_abilities_and_effects_have_the_conditional_moments():
     ability, effect, given = draw_latents(
         *blocks,
         *[np.repeat(np.asarray(p, dtype=float)[None], n_draws, axis=0) for p in parameters],
-        rng.standard_normal((n_draws, len(parent), k)),
+        rng.standard_normal((n_draws, len(blocks.parent), k)),
         rng.standard_normal((n_draws, n_models, k)),
+        axes_of(k),
     )
     # Conditional normal: cov(theta, z) = within (x) Lambda'.
     within = ability_covariance(node, root_sd, step_sd)
@@ -153,7 +154,9 @@ def test_draws_of_abilities_and_effects_have_the_conditional_moments():
     error = np.sqrt(np.diag(spread) / n_draws)
     assert np.abs((found.mean(axis=0) - expected) / error).max() < 5
     assert np.abs(np.cov(found.T) - spread).max() < 5 * spread.max() * np.sqrt(2 / n_draws)
-    assert np.abs(given.reshape(n_draws, -1) - expected).max() < 1e-9  # the parameters are the same in all draws
+    assert (
+        np.abs(given.reshape(n_draws, -1) - expected).max() < 1e-9
+    )  # the parameters are the same in all draws
     apart = node < 0
     assert (effect[:, apart] == 0).all()
     same = np.flatnonzero(node == node[~apart][0])
