@@ -15,7 +15,7 @@ from factorlab.inference.density import Density, constrainer
 from factorlab.inference.design import LanguageTokens
 from factorlab.inference.identify import congruence
 from factorlab.inference.inputs import ModelInputs, predictor_scale
-from factorlab.inference.kernel import axes_of, draw_latents
+from factorlab.inference.kernel import draw_latents
 from factorlab.inference.left_out import kin, left_out_density
 from factorlab.inference.modes import Modes, ability_covariance, find_modes
 from factorlab.inference.orientation import Axes, Orientation, Oriented, axes, orient, whiten
@@ -175,7 +175,6 @@ def _latents(
         *[np.ascontiguousarray(values, dtype=float) for values in given],
         rng.standard_normal((n_draws, len(blocks.parent), k)),
         rng.standard_normal((n_draws, n_models, k)),
-        axes_of(k),
     )
 
 
