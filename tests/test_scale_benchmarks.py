@@ -72,3 +72,19 @@ def test_multiply_adds_grow_with_observed_cells_and_the_square_of_factors(gradie
     assert full == pytest.approx(1000 * (10 * (16 + 5 + 30) + per_model))
     assert count(cells(2000, 1.0), 4) == pytest.approx(2 * full)
     assert 3 < count(cells(1000, 1.0), 8) / full < 4
+
+
+def test_multiply_adds_of_the_tree_are_those_of_its_models_families_and_steps(gradient):
+    count = gradient["tree_multiply_adds"]
+    none = np.zeros(0, dtype=int)
+    family = count(none, np.array([-1]), 4)
+    step = count(none, np.array([-1, 0]), 4) - 2 * family
+    assert family == pytest.approx(4 * 64 / 6 + 16 + 30 + 12)
+    assert step == pytest.approx(4 * 40 + 20 + 16 + 12)
+    found = count(np.array([0, 1, 1, -1]), np.array([-1, 0, 0]), 4)
+    assert found == pytest.approx(3 * (10 + 4 + 16 + 80) + 3 * family + 2 * step)
+    assert (
+        5
+        < count(np.zeros(9, dtype=int), np.array([-1]), 8) / count(np.zeros(9, dtype=int), np.array([-1]), 4)
+        < 8
+    )

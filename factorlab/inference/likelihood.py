@@ -16,9 +16,9 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
-from factorlab.inference.kernel import Blocks, integrated
+from factorlab.inference.kernel import Blocks, axes_of, integrated
 
-VERSION = 3
+VERSION = 5
 """Part of the key of PyTensor's compile cache: raise it when the kernel changes."""
 
 _TYPES = (
@@ -31,12 +31,22 @@ _N_DATA = 7
 class IntegratedLogLikelihood(Op):
     """Integrated log likelihood and its gradient.
 
+    Parameters
+    ----------
+    factors : int
+        K, which the kernel is compiled for.
+
+    Notes
+    -----
     Inputs: the fields of `factorlab.inference.kernel.Blocks`, then loading, mean, ability_mean, noise_sd,
     pair_sd, root_sd, step_sd as in `factorlab.inference.kernel.evaluate`. Outputs: the value, then its
     derivative with respect to each parameter.
     """
 
-    __props__ = ()
+    __props__ = ("factors",)
+
+    def __init__(self, factors: int) -> None:
+        self.factors = factors
 
     def make_node(self, *inputs: Any) -> Apply:
         given = [
@@ -47,7 +57,9 @@ class IntegratedLogLikelihood(Op):
 
     def perform(self, node: Apply, inputs: Any, output_storage: Any) -> None:
         contiguous = [np.ascontiguousarray(x) if np.ndim(x) else float(x) for x in inputs]
-        for storage, value in zip(output_storage, integrated(*contiguous), strict=True):
+        for storage, value in zip(
+            output_storage, integrated(*contiguous, axes_of(self.factors)), strict=True
+        ):
             storage[0] = np.asarray(value)
 
     def infer_shape(self, fgraph: Any, node: Apply, shapes: Any) -> Any:
@@ -70,6 +82,8 @@ class IntegratedLogLikelihood(Op):
 
 @register_funcify_default_op_cache_key(IntegratedLogLikelihood)
 def _funcify(op: IntegratedLogLikelihood, node: Any = None, **kwargs: Any) -> Any:
+    axes = axes_of(op.factors)
+
     @numba_njit
     def integrated_log_likelihood(
         z: Any, variance: Any, observed: Any, shared: Any, group: Any, node: Any, parent: Any,
@@ -81,6 +95,7 @@ def _funcify(op: IntegratedLogLikelihood, node: Any = None, **kwargs: Any) -> An
             np.ascontiguousarray(parent),
             np.ascontiguousarray(loading), np.ascontiguousarray(mean), np.ascontiguousarray(ability_mean),
             np.ascontiguousarray(noise_sd), np.ascontiguousarray(pair_sd), root_sd.item(), step_sd.item(),
+            axes,
         )  # fmt: skip
         return (
             np.asarray(out[0]), out[1], out[2], out[3], out[4], out[5], np.asarray(out[6]), np.asarray(out[7])
@@ -98,6 +113,8 @@ def log_likelihood(
     pair_sd: Any,
     root_sd: Any = 0.0,
     step_sd: Any = 0.0,
+    *,
+    factors: int,
 ) -> Any:
     """Integrated log likelihood of a table as a node of a PyMC model, for ``pm.Potential``.
 
@@ -111,13 +128,15 @@ def log_likelihood(
     noise_sd : tensor, (benchmark,)
     pair_sd : tensor, (group,)
     root_sd, step_sd : tensor, ()
+    factors : int
+        K.
 
     Returns
     -------
     tensor, ()
         Differentiable with respect to all parameters, once.
     """
-    node = IntegratedLogLikelihood().make_node(
+    node = IntegratedLogLikelihood(factors).make_node(
         *blocks, loading, mean, ability_mean, noise_sd, pair_sd, root_sd, step_sd
     )
     return node.outputs[0]

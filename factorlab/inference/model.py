@@ -141,7 +141,7 @@ def _log_likelihood(
         return log_likelihood(cells, loading, mean, ability_mean + effect, noise_sd, pair_sd, pt).sum()
     data = [pm.Data(f"cells_{name}", value) for name, value in inputs.blocks()._asdict().items()]
     return likelihood.log_likelihood(
-        Blocks(*data), loading, mean, ability_mean, noise_sd, pair_sd, *effect_sd
+        Blocks(*data), loading, mean, ability_mean, noise_sd, pair_sd, *effect_sd, factors=inputs.factors
     )
 
 

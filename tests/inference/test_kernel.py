@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from factorlab.inference.kernel import LANES, block_cells, draw_latents, evaluate
+from factorlab.inference.kernel import EXPONENT_EVERY, LANES, WIDTH, block_cells, draw_latents, evaluate
 from factorlab.inference.marginal import Cells, log_likelihood
 
 PARENT = np.array([-1, -1, 0, 2, 0, 1])  # two families, then four steps
@@ -41,23 +41,25 @@ def example(seed: int = 0, factors: int = 3, n_models: int = 12, groups: bool = 
     return cells, (node, PARENT) if tree else (None, None), parameters
 
 
-def ability_covariance(node, root_sd, step_sd) -> np.ndarray:
+def ability_covariance(node, root_sd, step_sd, parent=PARENT) -> np.ndarray:
     """Covariance between models of one factor's ability, budgets apart: shared ancestors, plus their own."""
     lines = []
     for n in node:
         line = []
         while n >= 0:
             line.append(int(n))
-            n = PARENT[n]
+            n = parent[n]
         lines.append(line)
-    sd = np.where(PARENT < 0, root_sd, step_sd)
+    sd = np.where(parent < 0, root_sd, step_sd)
     shared = [[sum(sd[n] ** 2 for n in set(a) & set(b)) for b in lines] for a in lines]
     return np.array(shared) + np.eye(len(node))
 
 
-def moments(cells: Cells, node, loading, mean, ability_mean, noise_sd, pair_sd, root_sd, step_sd):
+def moments(
+    cells: Cells, node, loading, mean, ability_mean, noise_sd, pair_sd, root_sd, step_sd, parent=PARENT
+):
     """Mean and covariance of all cells at once, model by model."""
-    within = ability_covariance(node, root_sd, step_sd)
+    within = ability_covariance(node, root_sd, step_sd, parent)
     covariance = np.kron(within, loading @ loading.T)
     n = cells.z.shape[1]
     known = np.broadcast_to(cells.shared, (len(cells.z), cells.member.shape[1]))
@@ -68,8 +70,8 @@ def moments(cells: Cells, node, loading, mean, ability_mean, noise_sd, pair_sd, 
     return (mean + ability_mean @ loading.T).ravel(), covariance
 
 
-def dense(cells: Cells, node, *parameters) -> float:
-    mean, covariance = moments(cells, node, *parameters)
+def dense(cells: Cells, node, *parameters, parent=PARENT) -> float:
+    mean, covariance = moments(cells, node, *parameters, parent=parent)
     seen = cells.observed.astype(bool).ravel()
     normal = multivariate_normal(mean[seen], covariance[np.ix_(seen, seen)])
     return float(normal.logpdf(cells.z.ravel()[seen]))
@@ -98,6 +100,31 @@ def test_gradient_equals_finite_differences(groups, tree):
         above[i], below[i] = parameters[i] + 1e-6 * along, parameters[i] - 1e-6 * along
         slope = (evaluate(blocks, *above).value - evaluate(blocks, *below).value) / 2e-6
         assert np.sum(getattr(found, name) * along) == pytest.approx(slope, rel=1e-6, abs=1e-6), name
+
+
+def test_a_tree_of_any_shape_and_order():
+    """Depths of less and of more nodes than a vector holds, numbered across depths, some without models."""
+    rng = np.random.default_rng(4)
+    parent = np.array([rng.integers(-1, n) if rng.random() < 0.6 else -1 for n in range(40)])
+    cells, _, parameters = example(2, factors=2, n_models=90)
+    node = rng.integers(-1, len(parent), 90)
+    blocks = block_cells(cells, node, parent)
+    assert len(blocks.parent) % WIDTH == 0
+    assert len(blocks.parent) >= 3 * WIDTH
+    found = evaluate(blocks, *parameters)
+    assert found.value == pytest.approx(dense(cells, node, *parameters, parent=parent), abs=1e-9)
+    for i in (0, 2, 5, 6):
+        along = rng.normal(size=np.shape(parameters[i]))
+        above, below = list(parameters), list(parameters)
+        above[i], below[i] = parameters[i] + 1e-6 * along, parameters[i] - 1e-6 * along
+        slope = (evaluate(blocks, *above).value - evaluate(blocks, *below).value) / 2e-6
+        assert np.sum(getattr(found, NAMES[i]) * along) == pytest.approx(slope, rel=1e-6, abs=1e-6)
+
+
+def test_more_factors_than_exponents_are_taken_of_at_once():
+    cells, (node, parent), parameters = example(1, factors=EXPONENT_EVERY + 1)
+    value = evaluate(block_cells(cells, node, parent), *parameters).value
+    assert value == pytest.approx(dense(cells, node, *parameters), abs=1e-9)
 
 
 @pytest.mark.parametrize("n_models", [1, LANES, LANES + 1, 150])
@@ -138,7 +165,7 @@ def test_draws_of_abilities_and_effects_have_the_conditional_moments():
     ability, effect, given = draw_latents(
         *blocks,
         *[np.repeat(np.asarray(p, dtype=float)[None], n_draws, axis=0) for p in parameters],
-        rng.standard_normal((n_draws, len(parent), k)),
+        rng.standard_normal((n_draws, len(blocks.parent), k)),
         rng.standard_normal((n_draws, n_models, k)),
     )
     # Conditional normal: cov(theta, z) = within (x) Lambda'.
