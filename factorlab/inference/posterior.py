@@ -55,9 +55,8 @@ class Posterior:
     ) -> None:  # fmt: skip
         self.table, self.inputs, self.density = table, inputs, density
         self.reference, self.how, self.seed = reference, how, seed
-        model = density.model
-        names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
-        self._constrain = constrainer(density, names)
+        known = density.values.names if density.values is not None else ()
+        self._constrain = constrainer(density, [name for name in known if name not in _RAW])
         self._last: tuple[tuple[int, ...], Found] | None = None
 
     def standing(self, points: np.ndarray) -> Standing:
@@ -96,8 +95,8 @@ class Posterior:
                 ability.reshape(*shape, *ability.shape[1:]),
             )  # fmt: skip
         found = self._last[1]
-        told = tuple(problems(found.diagnostics.table, divergences))
-        return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=told))
+        short = tuple(problems(found.diagnostics.table, divergences))
+        return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=short))
 
     def separate(
         self, found: Found, points: np.ndarray, weights: ChainWeights

@@ -153,7 +153,9 @@ def test_draws_of_abilities_and_effects_have_the_conditional_moments():
     error = np.sqrt(np.diag(spread) / n_draws)
     assert np.abs((found.mean(axis=0) - expected) / error).max() < 5
     assert np.abs(np.cov(found.T) - spread).max() < 5 * spread.max() * np.sqrt(2 / n_draws)
-    assert np.abs(given.reshape(n_draws, -1) - expected).max() < 1e-9  # the parameters are the same in all draws
+    assert (
+        np.abs(given.reshape(n_draws, -1) - expected).max() < 1e-9
+    )  # the parameters are the same in all draws
     apart = node < 0
     assert (effect[:, apart] == 0).all()
     same = np.flatnonzero(node == node[~apart][0])
