@@ -14,10 +14,10 @@ from threadpoolctl import threadpool_limits
 from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
 from factorlab.inference.convergence import problems
-from factorlab.inference.density import Density, compile_density
+from factorlab.inference.density import Density
+from factorlab.inference.density_store import model_density
 from factorlab.inference.inputs import BudgetForm, ModelInputs, model_inputs
 from factorlab.inference.laplace import KHAT_GOAL, approximate
-from factorlab.inference.model import build_model
 from factorlab.inference.orientation import Orientation
 from factorlab.inference.posterior import IDENTIFIED, ChainWeights, Found, Posterior, reference_loadings
 from factorlab.inference.priors import Priors
@@ -121,7 +121,7 @@ def fit_bayes(
     tell("compiling the model", 0, 0)
     with threadpool_limits(limits=1, user_api="blas"):  # matrices this small are slower on several threads
         with seldom_collected():
-            density = compile_density(build_model(inputs, p))
+            density = model_density(inputs, p)
         work = Posterior(table, inputs, density, reference_loadings(table, factors), orientation, seed)
         compiled = time.perf_counter()
         how = sampler if sampler != "auto" else choose_sampler(inputs)

@@ -1,9 +1,8 @@
 """Density: the log density of a PyMC model and its gradient as one C function, cached on disk.
 
 nutpie compiles a model by itself, but its function is never cached: each process pays for LLVM again (40 s
-for the full model here). PyTensor's own numba cache does keep the function that it makes of a graph, if all
-constants are small; so data go in by pointer, and only the wrapper with nutpie's C signature is added here,
-cached in the same place. A second process then loads machine code.
+for the full model here). A C function made of PyTensor's own (`factorlab.inference.c_function`) is: a second
+process loads machine code.
 
 Draws are kept in the unconstrained space, one vector each. What else a model defines (parameters,
 deterministics) is computed from them afterwards, for many draws at once and only what is asked for
@@ -16,20 +15,39 @@ import ctypes
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from factorlab.inference.c_function import Recipe, make
+
 if TYPE_CHECKING:
     import pymc as pm
 
-VERSION = 2
-"""Part of the cache key of the C function: raise it when the wrapper changes."""
 
 BATCH = 256
 """Draws that `constrainer` computes at once."""
+
+
+class Values(NamedTuple):
+    """Free variables and deterministics of a model, as graphs of many draws.
+
+    Attributes
+    ----------
+    names : tuple of str
+    inputs : list of tensor
+        Draws of each value variable of the density, (draw, ...), then its data.
+    outputs : list of tensor
+        (draw, ...); without the dimension of draws where it depends on none.
+    fixed : tuple of bool
+        Which have none.
+    """
+
+    names: tuple[str, ...]
+    inputs: list[Any]
+    outputs: list[Any]
+    fixed: tuple[bool, ...]
 
 
 class Density(NamedTuple):
@@ -37,7 +55,6 @@ class Density(NamedTuple):
 
     Attributes
     ----------
-    model : pymc.Model
     n_dim : int
     names : tuple of str
         Value variables, in the order in which they lie in a vector.
@@ -56,9 +73,14 @@ class Density(NamedTuple):
         them near 0, far from where the posterior's mass lies, and a short warm-up does not come back.
     starts : ndarray, (chain, dim), optional
         Where chains begin; from random points by some steps of an optimiser when not given.
+    values : Values, optional
+        What the model names; None where it is no PyMC model.
+    data_names : tuple of str
+        Of the data arrays in the model.
+    recipe : Recipe, optional
+        To find ``function`` again.
     """
 
-    model: Any
     n_dim: int
     names: tuple[str, ...]
     slices: tuple[slice, ...]
@@ -69,6 +91,9 @@ class Density(NamedTuple):
     data: tuple[np.ndarray, ...]
     held: np.ndarray | None = None
     starts: np.ndarray | None = None
+    values: Values | None = None
+    data_names: tuple[str, ...] = ()
+    recipe: Recipe | None = None
 
     def evaluator(self) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
         """A Python function x -> (log density, gradient); -inf and zeros where it is not finite."""
@@ -127,35 +152,62 @@ def _compile(model: pm.Model) -> Density:
     from pytensor.graph.replace import clone_replace
     from pytensor.graph.rewriting.utils import rewrite_graph
 
-    values = [model.rvs_to_values[rv] for rv in model.free_RVs]
+    variables = [model.rvs_to_values[rv] for rv in model.free_RVs]
     point = model.initial_point()
-    shapes = [np.shape(point[v.name]) for v in values]
-    ends = np.cumsum([0, *[int(np.prod(shape)) for shape in shapes]])
-    slices = [slice(int(a), int(b)) for a, b in pairwise(ends)]
+    shapes = [np.shape(point[v.name]) for v in variables]
+    slices = spans(shapes)
+    dim = slices[-1].stop
     value: Any = rewrite_graph(model.logp(), include=["canonicalize", "stabilize"])
-    slopes: Any = pytensor.grad(value, values)
+    slopes: Any = pytensor.grad(value, variables)
     gradient = pt.concatenate([g.ravel() for g in slopes])
-    x = pt.TensorType("float64", shape=(int(ends[-1]),))("x")
-    parts = {v: x[s].reshape(shape) for v, s, shape in zip(values, slices, shapes, strict=True)}
-    shared = [v for v in _ancestors([value, gradient]) if isinstance(v, SharedVariable)]
+    named = [*model.free_RVs, *model.deterministics]
+    wanted = model.replace_rvs_by_values(named)
+    x = pt.TensorType("float64", shape=(dim,))("x")
+    parts = {v: x[s].reshape(shape) for v, s, shape in zip(variables, slices, shapes, strict=True)}
+    shared = [v for v in _ancestors([value, gradient, *wanted]) if isinstance(v, SharedVariable)]
     inputs = [v.type() for v in shared]
-    graphs = clone_replace([value, gradient], parts | dict(zip(shared, inputs, strict=True)))
+    given: dict[Any, Any] = dict(zip(shared, inputs, strict=True))
+    graphs = clone_replace([value, gradient], parts | given)
     # A rewrite of sparse products asks for the flags of a C BLAS: half a second in which g++ runs.
     mode = get_mode("NUMBA").excluding("local_usmm")
     compiled = pytensor.function([x, *inputs], graphs, mode=mode, on_unused_input="ignore")
     data = tuple(np.ascontiguousarray(v.get_value(borrow=True)) for v in shared)
-    table = [np.array([array.ctypes.data, *array.shape], dtype=np.int64) for array in data]
+    function, recipe = make(compiled.vm.jit_fn, [(a.ndim, a.dtype.name) for a in data])
     return Density(
-        model=model,
-        n_dim=int(ends[-1]),
-        names=tuple(str(v.name) for v in values),
-        slices=tuple(slices),
+        n_dim=dim,
+        names=tuple(str(v.name) for v in variables),
+        slices=slices,
         shapes=tuple(tuple(shape) for shape in shapes),
-        start=np.concatenate([np.ravel(point[v.name]) for v in values]),
-        function=_c_function(compiled.vm.jit_fn, [(a.ndim, a.dtype.name) for a in data]),
-        table=np.concatenate([*table, np.zeros(1, dtype=np.int64)]),
+        start=np.concatenate([np.ravel(point[v.name]) for v in variables]),
+        function=function,
+        table=address_table(data),
         data=data,
+        values=_values([str(v.name) for v in named], clone_replace(wanted, given), variables, inputs),
+        data_names=tuple(str(v.name) for v in shared),
+        recipe=recipe,
     )
+
+
+def _values(names: list[str], outputs: Sequence[Any], variables: list[Any], data: list[Any]) -> Values:
+    import pytensor.tensor as pt
+    from pytensor.graph.replace import vectorize_graph
+
+    draws = {v: pt.tensor(f"{v.name}_draws", shape=(None, *v.type.shape), dtype=v.dtype) for v in variables}
+    many: list[Any] = list(vectorize_graph(list(outputs), draws))
+    fixed = tuple(a.ndim == b.ndim for a, b in zip(many, outputs, strict=True))
+    return Values(tuple(names), [*draws.values(), *data], many, fixed)
+
+
+def spans(shapes: Sequence[tuple[int, ...]]) -> tuple[slice, ...]:
+    """Where arrays lie that are put one after the other into a vector."""
+    ends = np.cumsum([0, *[int(np.prod(shape)) for shape in shapes]])
+    return tuple(slice(int(a), int(b)) for a, b in pairwise(ends))
+
+
+def address_table(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Address, then shape, of each array: (integer,) of int64, with a 0 at the end."""
+    told = [np.array([array.ctypes.data, *array.shape], dtype=np.int64) for array in arrays]
+    return np.concatenate([*told, np.zeros(1, dtype=np.int64)])
 
 
 def _ancestors(outputs: Sequence[Any]) -> list[Any]:
@@ -171,78 +223,13 @@ def _ancestors(outputs: Sequence[Any]) -> list[Any]:
     return list(seen)
 
 
-_INNER = """
-def with_data(x, table):
-    return inner(x{arguments})
-"""
-
-_SOURCE = """
-def log_density(dim, x_, gradient_, value_, table_):
-    try:
-        value, gradient = with_data(carray(x_, (dim,)), carray(table_, ({length},)))
-        carray(value_, (1,))[0] = value.item()
-        out = carray(gradient_, (dim,))
-        for i in range(dim):
-            out[i] = gradient[i]
-            if not isfinite(gradient[i]):
-                return 3
-        if not isfinite(value.item()):
-            return 4
-    except Exception:
-        return 1
-    return 0
-"""
-# The data are fetched in a function of their own: inside ``try`` numba makes a block of each call, and its
-# analysis of blocks took four minutes for the 21 arrays of the full model.
-
-
-def _c_function(inner: Any, kinds: list[tuple[int, str]]) -> Any:
-    """Wrap PyTensor's function as a C function, cached under PyTensor's key where it has one."""
-    import numba
-    from pytensor.link.numba.cache import CACHED_SRC_FUNCTIONS, compile_numba_function_src
-
-    arguments, at = "", 0
-    for dims, dtype in kinds:
-        shape = ", ".join(f"table[{at + 1 + d}]" for d in range(dims))
-        arguments += f", carray(as_pointer(table[{at}]), ({shape},), {dtype})"
-        at += 1 + dims
-    key = CACHED_SRC_FUNCTIONS.get(inner.py_func)
-
-    def compiled(source: str, name: str, **names: Any) -> Any:
-        told = None if key is None else sha256(f"{VERSION} {key} {arguments} {source}".encode()).hexdigest()
-        return compile_numba_function_src(
-            source, name, {"__name__": __name__, "carray": numba.carray, **names}, cache_key=told
-        )
-
-    types = {dtype: getattr(np, dtype) for _, dtype in kinds}
-    with_data = numba.njit(cache=key is not None)(
-        compiled(
-            _INNER.format(arguments=arguments), "with_data", inner=inner, as_pointer=_as_pointer(), **types
-        )
-    )
-    function = compiled(
-        _SOURCE.format(length=at + 1), "log_density", with_data=with_data, isfinite=np.isfinite
-    )
-    double = numba.types.CPointer(numba.types.double)
-    signature = numba.types.int64(
-        numba.types.uint64, double, double, double, numba.types.CPointer(numba.types.int64)
-    )
-    return numba.cfunc(signature, cache=key is not None)(function)
-
-
-def _as_pointer() -> Any:
-    """The numba intrinsic that takes an address for a pointer."""
-    from factorlab.inference.pointer import as_pointer
-
-    return as_pointer
-
-
 def constrainer(density: Density, names: Sequence[str]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """A function that computes named variables of the model for many unconstrained draws.
 
     Parameters
     ----------
     density : Density
+        Of a PyMC model.
     names : sequence of str
         Free variables and deterministics.
 
@@ -252,17 +239,17 @@ def constrainer(density: Density, names: Sequence[str]) -> Callable[[np.ndarray]
         (draw, dim) -> dict of str to ndarray, (draw, ...).
     """
     import pytensor
-    import pytensor.tensor as pt
-    from pytensor.graph.replace import vectorize_graph
+    from pytensor.compile.mode import Mode
 
-    model = density.model
-    wanted = model.replace_rvs_by_values([model[name] for name in names])
-    values = [model.rvs_to_values[rv] for rv in model.free_RVs]
-    batched = {v: pt.tensor(f"{v.name}_draws", shape=(None, *v.type.shape), dtype=v.dtype) for v in values}
-    graphs = vectorize_graph(wanted, batched)
-    with _quiet():
+    values = density.values
+    if values is None:
+        raise TypeError("the density is not of a PyMC model")
+    chosen = [values.names.index(name) for name in names]
+    # As the graph is: rewriting costs more than it saves, and merges sums that NumPy then adds one by one.
+    plain = Mode("py", "None")
+    with _quiet(), pytensor.config.change_flags(traceback__limit=0):
         function = pytensor.function(
-            list(batched.values()), graphs, mode="FAST_COMPILE", on_unused_input="ignore"
+            values.inputs, [values.outputs[i] for i in chosen], mode=plain, on_unused_input="ignore"
         )
 
     def compute(draws: np.ndarray) -> dict[str, np.ndarray]:
@@ -273,14 +260,13 @@ def constrainer(density: Density, names: Sequence[str]) -> Callable[[np.ndarray]
                 block[:, s].reshape(-1, *shape)
                 for s, shape in zip(density.slices, density.shapes, strict=True)
             ]
-            parts.append(function(*pieces))
+            parts.append(function(*pieces, *density.data))
         out = {}
-        for i, name in enumerate(names):
-            found = [np.asarray(part[i]) for part in parts]
-            constant = graphs[i].ndim == wanted[i].ndim  # does not depend on any draw
-            out[name] = (
+        for o, i in enumerate(chosen):
+            found = [np.asarray(part[o]) for part in parts]
+            out[values.names[i]] = (
                 np.broadcast_to(found[0], (len(draws), *found[0].shape))
-                if constant
+                if values.fixed[i]
                 else np.concatenate(found)
             )
         return out

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from factorlab.inference.blueprint import Blueprint, blueprint
 from factorlab.inference.design import BudgetDesign
-from factorlab.inference.gauge import log_orbit, slice_basis
+from factorlab.inference.gauge import log_orbit
 from factorlab.inference.inputs import ModelInputs
 from factorlab.inference.kernel import Blocks
 from factorlab.inference.marginal import log_likelihood
@@ -79,20 +80,19 @@ def build_model(
     import pytensor.tensor as pt
 
     p = priors or Priors()
+    held = gauge == "held"
+    plan = blueprint(inputs, held)
+    whole, inputs = inputs, plan.structure  # numbers come from the plan's data
     n_models, n_benchmarks = inputs.cells.z.shape
     k = inputs.factors
     with pm.Model() as model:
         loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
-        held = gauge == "held"
-        basis = slice_basis(inputs.frame) if held else np.eye(n_benchmarks * k)
-        # A quarter of the size, so that the random start of a chain is not always nearest the same mode.
-        axes = inputs.frame / np.linalg.norm(inputs.frame, axis=0)
-        start = basis.T @ axes.ravel() * np.sqrt(n_benchmarks) / 4
-        on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=basis.shape[1], initval=start)
-        flat = pt.dot(given("slice_basis", basis), on_slice) if held else on_slice
+        start = plan.starts["loading_on_slice"]
+        on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=len(start), initval=start)
+        flat = pt.dot(given(plan, "slice_basis"), on_slice) if held else on_slice
         loading = pm.Deterministic("loading", flat.reshape((n_benchmarks, k)))
         if held:  # of loadings over their sd, as if that were 1
-            orbit = log_orbit(loading, given("frame", inputs.frame), k)
+            orbit = log_orbit(loading, given(plan, "frame"), k)
             pm.Potential("loading_orbit", orbit - k * (k - 1) / 2 * pt.log(loading_sd))
         pm.Potential("loading_volume", _volume(loading, loading_sd, n_benchmarks, k, p.small_loading))
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
@@ -102,16 +102,17 @@ def build_model(
         )
         ability_mean: Any = pt.zeros((n_models, k))
         if inputs.regresses:
-            x = pm.Deterministic("predictor", predictors(inputs, p))
+            x = pm.Deterministic("predictor", predictors(plan, p))
             slope_sd = pm.HalfNormal("slope_sd", p.slope_sd)
             slope_raw = pm.Normal("slope_raw", 0.0, slope_sd, shape=(len(inputs.predictors), k))
             slope = pm.Deterministic("slope", 1.0 * slope_raw)
             ability_mean = pm.Deterministic("ability_mean", pt.dot(x, slope))
         effect_sd = _effect_sds(inputs.design, p)
-        pm.Potential(
-            "log_likelihood",
-            _log_likelihood(inputs, loading, mean, ability_mean, noise_sd, pair_sd, effect_sd, likelihood),
+        parts = (loading, mean, ability_mean, noise_sd, pair_sd)
+        value = (
+            _kernel(plan, *parts, *effect_sd) if likelihood == "kernel" else _graph(whole, *parts, effect_sd)
         )
+        pm.Potential("log_likelihood", value)
     return model
 
 
@@ -124,25 +125,27 @@ def _effect_sds(design: BudgetDesign, p: Priors) -> tuple[Any, Any]:
     return pm.HalfNormal("root_sd", p.root_sd), pm.HalfNormal("step_sd", p.step_sd) if design.steps else 0.0
 
 
-def _log_likelihood(
-    inputs: ModelInputs, loading: Any, mean: Any, ability_mean: Any, noise_sd: Any, pair_sd: Any,
-    effect_sd: tuple[Any, Any], how: Likelihood,
-) -> Any:  # fmt: skip
+def _kernel(plan: Blueprint, *parameters: Any) -> Any:
     """The integrated log likelihood, its cells as data of the model so that they are not compiled in."""
     import pymc as pm
+
+    from factorlab.inference.likelihood import log_likelihood as compiled
+
+    data = [pm.Data(f"cells_{name}", plan.data[f"cells_{name}"]) for name in Blocks._fields]
+    return compiled(Blocks(*data), *parameters, factors=plan.structure.factors)
+
+
+def _graph(
+    inputs: ModelInputs, loading: Any, mean: Any, ability_mean: Any, noise_sd: Any, pair_sd: Any,
+    effect_sd: tuple[Any, Any],
+) -> Any:  # fmt: skip
+    """The same by PyTensor's operations, given effects that are variables."""
     import pytensor.tensor as pt
 
-    from factorlab.inference import likelihood
-
-    if how == "graph":
-        cells, k = inputs.cells, inputs.factors
-        effect = _sampled_effects(inputs, effect_sd)
-        loading = pt.specify_shape(loading, (cells.z.shape[1], k))
-        return log_likelihood(cells, loading, mean, ability_mean + effect, noise_sd, pair_sd, pt).sum()
-    data = [pm.Data(f"cells_{name}", value) for name, value in inputs.blocks()._asdict().items()]
-    return likelihood.log_likelihood(
-        Blocks(*data), loading, mean, ability_mean, noise_sd, pair_sd, *effect_sd, factors=inputs.factors
-    )
+    cells, k = inputs.cells, inputs.factors
+    effect = _sampled_effects(inputs, effect_sd)
+    loading = pt.specify_shape(loading, (cells.z.shape[1], k))
+    return log_likelihood(cells, loading, mean, ability_mean + effect, noise_sd, pair_sd, pt).sum()
 
 
 def _sampled_effects(inputs: ModelInputs, effect_sd: tuple[Any, Any]) -> Any:

@@ -108,8 +108,8 @@ class Posterior:
                 Found(draws, diagnostics, stay, identified, values, kept.small["covariance"]),
             )
         found = self._last[1]
-        told = tuple(problems(found.diagnostics.table, divergences))
-        return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=told))
+        short = tuple(problems(found.diagnostics.table, divergences))
+        return found._replace(diagnostics=replace(found.diagnostics, divergences=divergences, problems=short))
 
     def separate(
         self, found: Found, points: np.ndarray, weights: ChainWeights

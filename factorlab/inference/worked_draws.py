@@ -83,9 +83,8 @@ class WorkedDraws:
         self, inputs: ModelInputs, density: Density, reference: np.ndarray, how: Orientation, seed: int
     ) -> None:
         self._inputs, self._reference, self._how, self._seed = inputs, reference, how, seed
-        model = density.model
-        names = [v.name for v in (*model.free_RVs, *model.deterministics) if v.name not in _RAW]
-        self._constrain = constrainer(density, names)
+        known = density.values.names if density.values is not None else ()
+        self._constrain = constrainer(density, [name for name in known if name not in _RAW])
         self._blocks = inputs.blocks()
         self._pieces: list[list[_Piece]] = []
 

@@ -90,7 +90,6 @@ def density_of(layout: Layout) -> Density:
     """The compiled density with the layout's arrays."""
     dim = len(layout.start)
     return Density(
-        model=None,
         n_dim=dim,
         names=("point",),
         slices=(slice(0, dim),),
