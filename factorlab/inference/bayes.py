@@ -33,6 +33,10 @@ MOST_CELLS = 250_000
 WHITENED_CELLS = 5_000
 """Observed cells above which exact sampling takes its metric from the mode."""
 
+MAX_DEPTH = 6
+"""Trajectories have at most 63 leapfrog steps. The main job's settle at 31; longer ones are those of a warm-up
+that does not know the scales yet, where they were half of all gradients and gained nothing."""
+
 Sampler = Literal["auto", "nuts", "laplace"]
 
 
@@ -128,7 +132,7 @@ def fit_bayes(
         if how == "laplace":
             drawn = _approximated(density, draws, chains, seed, tell)
         else:
-            length = Length(draws, max_draws, max_seconds, tune)
+            length = Length(draws, max_draws, max_seconds, tune, MAX_DEPTH)
             drawn = _sampled(density, inputs, length, chains, cores, seed, work.standing, tell)
         tell("turning draws to common axes", 0, 0)
         found = work.judge(drawn.points, drawn.divergences)

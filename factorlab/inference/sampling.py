@@ -220,6 +220,10 @@ def sample(
             raise
         stopped = "interrupted"
     sampled = _collect(batches, length.tune, time.monotonic() - began, stopped)
+    if (
+        stopped == "converged"
+    ):  # the few draws made since are left, so that what was judged is what is handed on
+        sampled = sampled._replace(points=sampled.points[:, : watch.judged])
     return sampled._replace(seconds_checking=checking)
 
 
@@ -262,6 +266,7 @@ class Watch:
         self._next = first
         self._detail = ""
         self._separate = 0
+        self.judged = 0
 
     def due(self, batches: Drawn) -> bool:
         """Whether the draws are to be judged now."""
@@ -277,7 +282,9 @@ class Watch:
         if late and drawn > 0:
             return "seconds"
         if due and self._standing is not None:
-            found = self._standing(batches.points(self._length.tune))
+            points = batches.points(self._length.tune)
+            self.judged = points.shape[1]
+            found = self._standing(points)
             if found.holds:
                 return "converged"
             self._separate = self._separate + 1 if found.separate else 0
