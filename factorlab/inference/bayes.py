@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from factorlab.collector import seldom_collected
 from factorlab.errors import InputError
 from factorlab.inference.convergence import problems
+from factorlab.inference.copies import Copies
 from factorlab.inference.density import Density
 from factorlab.inference.density_store import model_density
 from factorlab.inference.inputs import BudgetForm, ModelInputs, model_inputs
@@ -22,7 +23,7 @@ from factorlab.inference.orientation import Orientation
 from factorlab.inference.posterior import IDENTIFIED, ChainWeights, Found, Posterior, reference_loadings
 from factorlab.inference.priors import Priors
 from factorlab.inference.provenance import describe
-from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent
+from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent, start_point
 from factorlab.inference.solution import Diagnostics, FactorSolution
 from factorlab.inference.whitening import sample_whitened
 from factorlab.scores import ScoreTable
@@ -32,10 +33,6 @@ MOST_CELLS = 250_000
 
 WHITENED_CELLS = 5_000
 """Observed cells above which exact sampling takes its metric from the mode."""
-
-MAX_DEPTH = 6
-"""Trajectories have at most 63 leapfrog steps. The main job's settle at 31; longer ones are those of a warm-up
-that does not know the scales yet, where they were half of all gradients and gained nothing."""
 
 Sampler = Literal["auto", "nuts", "laplace"]
 
@@ -132,7 +129,7 @@ def fit_bayes(
         if how == "laplace":
             drawn = _approximated(density, draws, chains, seed, tell)
         else:
-            length = Length(draws, max_draws, max_seconds, tune, MAX_DEPTH)
+            length = Length(draws, max_draws, max_seconds, tune)
             drawn = _sampled(density, inputs, length, chains, cores, seed, work.standing, tell)
         tell("turning draws to common axes", 0, 0)
         found = work.judge(drawn.points, drawn.divergences)
@@ -213,7 +210,11 @@ def _sampled(
             InputError
         ):  # no mode with downward curvature: the metric is learned in warm-up, as for small tables
             pass
-    return sample(density, length, chains=chains, cores=cores, seed=seed, standing=standing, progress=tell)
+    rng, evaluate = np.random.default_rng([seed, 5]), density.evaluator()
+    starts = np.stack([start_point(evaluate, density.start, own) for own in rng.spawn(chains)])
+    # The edge of the slice, where a chain can get stuck, is nearer to the mirror copy.
+    begun = density._replace(starts=Copies(density, inputs.frame).positive(starts))
+    return sample(begun, length, chains=chains, cores=cores, seed=seed, standing=standing, progress=tell)
 
 
 def _approximated(density: Density, draws: int, chains: int, seed: int, tell: Progress) -> Sample:
