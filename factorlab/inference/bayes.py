@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Literal
 
@@ -82,9 +83,10 @@ def fit_bayes(
     max_seconds : float, optional
         Limit of the sampling time, in seconds.
     sampler : {"auto", "nuts", "laplace"}
-        Exact sampling, or a normal approximation at the mode (`factorlab.inference.laplace`) with
-        ``draws`` draws a chain; "auto" takes the second above `MOST_CELLS` observed cells, and the
-        notes say so.
+        Exact sampling (by NUTS; above `WHITENED_CELLS` observed cells in quarter turns,
+        `factorlab.inference.whitening`), or a normal approximation at the mode
+        (`factorlab.inference.laplace`) with ``draws`` draws a chain; "auto" takes the second above
+        `MOST_CELLS` observed cells. The notes say what was taken.
     chain_weights : {"none", "stacking", "posterior"}
         What to do when chains settle on different solutions: say so and nothing else; or draw from the
         chains again, weighted by how well their solutions predict left-out models, or by the posterior
@@ -105,7 +107,8 @@ def fit_bayes(
         language) in log10 billions, ``predictor_log10`` (chain, draw,
         model, predictor; log10, up to a constant), ``axis_cosine``, ``axis_cosine_pca`` and
         ``axis_eigenvalue`` (chain, draw, factor), and the standard deviations of the hierarchy.
-        ``extra`` tells why sampling stopped (``stopped``), gradient evaluations and seconds.
+        ``extra`` tells how it was sampled (``sampler``: "nuts", "turns", "laplace"), why it stopped
+        (``stopped``), gradient evaluations and seconds.
 
     Raises
     ------
@@ -171,11 +174,11 @@ def fit_bayes(
             *inputs.design.notes,
             *_notes(table, found),
             *_kept(drawn, found.draws),
-            *_chosen(sampler, how, inputs),
+            *_chosen(sampler, drawn, inputs),
         ),
         extra={
             "identified": found.identified,
-            "sampler": how,
+            "sampler": drawn.sampler,
             **({} if modes is None else {"modes": modes.to_dict()}),
             **({} if drawn.khat is None else {"khat": drawn.khat}),
             "leapfrog_steps": drawn.leapfrog_steps,
@@ -201,15 +204,11 @@ def _sampled(
 ) -> Sample:  # fmt: skip
     """Exact draws; with the metric of the mode where the posterior is nearly normal."""
     if inputs.cells.observed.sum() > WHITENED_CELLS:
-        try:
+        with suppress(InputError):  # no downward curvature: the metric is learned, as for small tables
             return sample_whitened(
                 density, inputs.frame, length, chains=chains, seed=seed, cores=cores, standing=standing,
                 progress=tell,
             )  # fmt: skip
-        except (
-            InputError
-        ):  # no mode with downward curvature: the metric is learned in warm-up, as for small tables
-            pass
     rng, evaluate = np.random.default_rng([seed, 5]), density.evaluator()
     starts = np.stack([start_point(evaluate, density.start, own) for own in rng.spawn(chains)])
     # The edge of the slice, where a chain can get stuck, is nearer to the mirror copy.
@@ -219,13 +218,28 @@ def _sampled(
 
 def _approximated(density: Density, draws: int, chains: int, seed: int, tell: Progress) -> Sample:
     found = approximate(density, draws=draws, chains=chains, seed=seed, progress=tell)
-    return Sample(found.points, 0, 0.0, found.gradients, found.seconds, "approximated", khat=found.khat)
+    return Sample(
+        found.points,
+        0,
+        0.0,
+        found.gradients,
+        found.seconds,
+        "approximated",
+        khat=found.khat,
+        sampler="laplace",
+    )
 
 
-def _chosen(asked: Sampler, how: str, inputs: ModelInputs) -> list[str]:
-    if how != "laplace":
-        return []
+def _chosen(asked: Sampler, drawn: Sample, inputs: ModelInputs) -> list[str]:
+    """What was chosen by the size of the table."""
     cells = int(inputs.cells.observed.sum())
+    if drawn.sampler == "turns":
+        return [
+            f"sampled exactly in quarter turns, on the curvature of the posterior: {cells} cells are more than "
+            f"{WHITENED_CELLS}"
+        ]
+    if drawn.sampler == "nuts":
+        return []
     why = f"{cells} cells are more than {MOST_CELLS}" if asked == "auto" else "asked for"
     return [
         f"Laplace approximation ({why}): a normal distribution at the mode, not exact draws; "

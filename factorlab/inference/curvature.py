@@ -43,12 +43,12 @@ BLOCK = 20
 
 
 class Curvature(NamedTuple):
-    """The normal distribution that has a log density's value and curvature at a mode.
+    """The normal distribution around a point that has a log density's curvature there.
 
     Attributes
     ----------
-    mode : ndarray, (dim,)
-        x*.
+    center : ndarray, (dim,)
+        x*: a mode, or another point in the midst of a density's mass.
     shared, own : ndarray of int, (shared,), (own,)
         Which parameters are which.
     root : ndarray, (shared, shared)
@@ -59,7 +59,7 @@ class Curvature(NamedTuple):
         D^-1 C.
     """
 
-    mode: np.ndarray
+    center: np.ndarray
     shared: np.ndarray
     own: np.ndarray
     root: np.ndarray
@@ -70,17 +70,24 @@ class Curvature(NamedTuple):
         """Points (draw, dim) of standard normal z, whose first columns are those of shared parameters."""
         n_shared = len(self.shared)
         away = z[:, :n_shared] @ self.root.T
-        out = np.tile(self.mode, (len(z), 1))
+        out = np.tile(self.center, (len(z), 1))
         out[:, self.shared] += away
         out[:, self.own] += z[:, n_shared:] * self.own_sd - away @ self.pull.T
         return out
 
 
 class Counted:
-    """A density that may be evaluated from several threads at once, and how often it was."""
+    """A density that may be evaluated from several threads at once, and how often it was.
 
-    def __init__(self, density: Density) -> None:
-        self._density = density
+    Parameters
+    ----------
+    density : Density
+    cores : int, optional
+        Threads at once; as many as there are cores when not given.
+    """
+
+    def __init__(self, density: Density, cores: int | None = None) -> None:
+        self._density, self._cores = density, cores
         self._halted = False
         self.calls = 0
 
@@ -100,7 +107,7 @@ class Counted:
         """What ``work`` makes of each item, in order; an interrupt does not wait for the rest."""
         from joblib import cpu_count  # knows the share of a container
 
-        with ThreadPoolExecutor(int(cpu_count())) as pool:
+        with ThreadPoolExecutor(self._cores or int(cpu_count())) as pool:
             try:
                 yield from pool.map(work, items)
             except BaseException:
@@ -161,15 +168,16 @@ def find_modes(
 
 
 def find_curvature(
-    counted: Counted, density: Density, mode: np.ndarray, rng: np.random.Generator, tell: Progress
+    counted: Counted, density: Density, center: np.ndarray, rng: np.random.Generator, tell: Progress
 ) -> Curvature:
-    """The curvature at a mode, or at another point in the midst of a density's mass.
+    """The curvature at a point.
 
     Parameters
     ----------
     counted : Counted
     density : Density
-    mode : ndarray, (dim,)
+    center : ndarray, (dim,)
+        A mode, or another point in the midst of a density's mass.
     rng : numpy.random.Generator
     tell : callable
 
@@ -189,13 +197,13 @@ def find_curvature(
     def fill(some: Iterable[int]) -> None:
         evaluate = counted.evaluator()
         for c in some:
-            columns[:, c] = _along(evaluate, mode, np.eye(1, density.n_dim, int(shared[c]))[0])
+            columns[:, c] = _along(evaluate, center, np.eye(1, density.n_dim, int(shared[c]))[0])
 
     blocks = [range(i, min(i + BLOCK, len(shared))) for i in range(0, len(shared), BLOCK)]
     for i, _ in enumerate(counted.on_all_cores(fill, blocks)):
         tell("curvature", blocks[i].stop, len(shared))
     g, cross = columns[shared], columns[own]
-    diagonal = _diagonal(counted.evaluator(), mode, own, rng)
+    diagonal = _diagonal(counted.evaluator(), center, own, rng)
     pull = cross / diagonal[:, None]
     schur = (g + g.T) / 2 - cross.T @ pull
     try:
@@ -205,20 +213,20 @@ def find_curvature(
             "the log density is not curved downwards where most of it seems to be; use --sampler nuts"
         ) from None
     root = solve_triangular(factor, np.eye(len(shared)), lower=True).T
-    return Curvature(mode, shared, np.flatnonzero(own), root, 1 / np.sqrt(diagonal), pull)
+    return Curvature(center, shared, np.flatnonzero(own), root, 1 / np.sqrt(diagonal), pull)
 
 
 def _along(
-    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], mode: np.ndarray, direction: np.ndarray
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], center: np.ndarray, direction: np.ndarray
 ) -> np.ndarray:
     """H times a direction, by central differences of the gradient."""
-    above = evaluate(mode + STEP * direction)[1]
-    below = evaluate(mode - STEP * direction)[1]
+    above = evaluate(center + STEP * direction)[1]
+    below = evaluate(center - STEP * direction)[1]
     return (below - above) / (2 * STEP)
 
 
 def _diagonal(
-    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], mode: np.ndarray, own: np.ndarray,
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], center: np.ndarray, own: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
     """Diagonal of H for own parameters: E[s * H s] with random signs s."""
@@ -227,7 +235,7 @@ def _diagonal(
     total = np.zeros(int(own.sum()))
     for _ in range(PROBES):
         signs = rng.choice([-1.0, 1.0], len(total))
-        direction = np.zeros(len(mode))
+        direction = np.zeros(len(center))
         direction[own] = signs
-        total += signs * _along(evaluate, mode, direction)[own]
+        total += signs * _along(evaluate, center, direction)[own]
     return np.maximum(total / PROBES, 0.1)

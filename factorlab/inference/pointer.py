@@ -1,4 +1,7 @@
-"""C pointers inside numba functions."""
+"""C pointers inside numba functions.
+
+What is compiled with these is cached under the files of its callers: after a change here their caches must go.
+"""
 
 from __future__ import annotations
 

@@ -39,9 +39,10 @@ JITTER = 0.2
 """Steps vary by at most this share."""
 
 FIRST_STEP = 0.3
+"""Where tuning begins, in standard deviations."""
 
 SHORTEST_STEP = 0.01
-"""The most leapfrog steps a draw follow from it: a density that asks for more is far from normal."""
+"""Tuning goes no lower, which bounds the steps of a draw: a density that asks for more is far from normal."""
 
 ROUND = 10
 """Draws of each chain between two looks at them."""
@@ -127,6 +128,7 @@ def sample_turns(
         time.monotonic() - began,
         stopped,
         checking,
+        sampler="turns",
     )
 
 

@@ -140,6 +140,8 @@ class Sample(NamedTuple):
         Part of ``seconds`` in which chains stood still while their draws were judged.
     khat : float or None
         Of an approximation, the Pareto k-hat of its importance ratios.
+    sampler : {"nuts", "turns", "laplace"}
+        How they were drawn (`factorlab.inference.quarter_turn`, `factorlab.inference.laplace`).
     """
 
     points: np.ndarray
@@ -150,6 +152,7 @@ class Sample(NamedTuple):
     stopped: Stopped
     seconds_checking: float = 0.0
     khat: float | None = None
+    sampler: Literal["nuts", "turns", "laplace"] = "nuts"
 
 
 def sample(

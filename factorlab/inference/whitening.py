@@ -1,4 +1,4 @@
-"""Whitening: a density in the coordinates in which its curvature at a mode is one.
+"""Whitening: a density in the coordinates in which its curvature is one.
 
 A sampler needs fewer leapfrog steps the rounder a posterior is. The warm-up of NUTS learns scales, and a few
 directions that go together, from hundreds of draws; the posterior of a large table is nearly normal, and all of
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, cfunc, njit, types
+from scipy.linalg import solve_triangular
 
 from factorlab.inference.copies import Copies
 from factorlab.inference.curvature import Counted, Curvature, find_curvature, find_modes
@@ -76,7 +77,7 @@ def sample_whitened(
     began = time.monotonic()
     tell = progress or silent
     rng = np.random.default_rng([seed, 3])
-    counted = Counted(density)
+    counted = Counted(density, cores)
     modes, values = find_modes(counted, density, chains, rng, tell)
     modes[~np.isfinite(values)] = modes[0]
     modes = Copies(density, frame).positive(modes)  # one metric serves one copy
@@ -120,27 +121,24 @@ class Whitening(NamedTuple):
     Attributes
     ----------
     curvature : Curvature
-    rank : int
-        Directions of the coupling that are kept.
     own_part : ndarray, (own, rank)
-        P.
+        P; as many directions of the coupling as are kept.
     shared_part : ndarray, (rank, shared)
         Q'.
     """
 
     curvature: Curvature
-    rank: int
     own_part: np.ndarray
     shared_part: np.ndarray
 
     def points(self, z: np.ndarray) -> np.ndarray:
-        """Points (..., dim) of the density from whitened ones (..., dim)."""
+        """Points (draw, dim) of the density from whitened ones (draw, dim)."""
         c = self.curvature
         n = len(c.shared)
         out = np.empty_like(z)
-        out[..., c.shared] = c.mode[c.shared] + z[..., :n] @ c.root.T
-        coupled = (z[..., :n] @ self.shared_part.T) @ self.own_part.T
-        out[..., c.own] = c.mode[c.own] + c.own_sd * (z[..., n:] - coupled)
+        out[:, c.shared] = c.center[c.shared] + z[:, :n] @ c.root.T
+        coupled = (z[:, :n] @ self.shared_part.T) @ self.own_part.T
+        out[:, c.own] = c.center[c.own] + c.own_sd * (z[:, n:] - coupled)
         return out
 
     def whitened(self, points: np.ndarray) -> np.ndarray:
@@ -148,10 +146,10 @@ class Whitening(NamedTuple):
         c = self.curvature
         n = len(c.shared)
         out = np.empty_like(points)
-        away = points[..., c.shared] - c.mode[c.shared]
-        out[..., :n] = np.linalg.solve(c.root, away[..., None])[..., 0]
-        coupled = (out[..., :n] @ self.shared_part.T) @ self.own_part.T
-        out[..., n:] = (points[..., c.own] - c.mode[c.own]) / c.own_sd + coupled
+        away = points[:, c.shared] - c.center[c.shared]
+        out[:, :n] = solve_triangular(c.root, away.T).T
+        coupled = (out[:, :n] @ self.shared_part.T) @ self.own_part.T
+        out[:, n:] = (points[:, c.own] - c.center[c.own]) / c.own_sd + coupled
         return out
 
 
@@ -165,9 +163,7 @@ def find_whitening(curvature: Curvature) -> Whitening:
     coupling = curvature.pull @ curvature.root / curvature.own_sd[:, None]
     value, vector = np.linalg.eigh(coupling.T @ coupling)
     kept = vector[:, value > COUPLED**2]
-    return Whitening(
-        curvature, kept.shape[1], np.ascontiguousarray(coupling @ kept), np.ascontiguousarray(kept.T)
-    )
+    return Whitening(curvature, np.ascontiguousarray(coupling @ kept), np.ascontiguousarray(kept.T))
 
 
 def whiten_density(density: Density, whitening: Whitening, starts: np.ndarray) -> Density:
@@ -189,19 +185,18 @@ def whiten_density(density: Density, whitening: Whitening, starts: np.ndarray) -
     data = tuple(
         np.ascontiguousarray(array)
         for array in (
-            c.mode, c.shared.astype(np.int64), c.own.astype(np.int64), c.root, c.own_sd,
+            c.center, c.shared.astype(np.int64), c.own.astype(np.int64), c.root, c.own_sd,
             whitening.own_part, whitening.shared_part,
         )
     )  # fmt: skip
     inner = density.function.address
-    numbers = [inner, density.table.ctypes.data, len(c.shared), len(c.own), whitening.rank]
+    numbers = [inner, density.table.ctypes.data, len(c.shared), len(c.own), len(whitening.shared_part)]
     table = np.array([*numbers, *[array.ctypes.data for array in data]], dtype=np.int64)
     return density._replace(
         start=np.zeros(density.n_dim),
         function=_whitened,
         table=table,
         data=(*data, density.table, *density.data),
-        held=None,
         starts=whitening.whitened(starts),
     )
 

@@ -67,7 +67,7 @@ def test_the_whitened_density_is_the_density_elsewhere(large, whitening):
 def test_whitened_curvature_is_one_at_the_mode(large, whitening):
     _, density = large
     c = whitening.curvature
-    evaluate = whiten_density(density, whitening, c.mode[None]).evaluator()
+    evaluate = whiten_density(density, whitening, c.center[None]).evaluator()
     n = len(c.shared)
     rng = np.random.default_rng(2)
     for _ in range(5):
@@ -129,7 +129,7 @@ class Interrupting:
 
 def test_interrupted_turns_keep_what_was_drawn(large, whitening):
     _, density = large
-    white = whiten_density(density, whitening, whitening.curvature.mode[None])
+    white = whiten_density(density, whitening, whitening.curvature.center[None])
     length = Length(5000, 5000, None, 20)
     drawn = sample_turns(
         white, length, chains=2, seed=1, progress=Interrupting(2 * 120), keep=whitening.points
@@ -164,14 +164,15 @@ def test_an_interrupt_does_not_wait_for_the_rest_of_a_search(large):
 
 def test_turns_stop_when_time_is_up(large, whitening):
     _, density = large
-    white = whiten_density(density, whitening, whitening.curvature.mode[None])
+    white = whiten_density(density, whitening, whitening.curvature.center[None])
     drawn = sample_turns(white, Length(10**6, 10**6, 0.5, 10), chains=2, seed=1)
     assert drawn.stopped == "seconds"
 
 
 @pytest.fixture(scope="module")
 def points(large, whitening):
-    return whitening.points(np.random.default_rng(5).standard_normal((2, 60, large[1].n_dim)))
+    z = np.random.default_rng(5).standard_normal((120, large[1].n_dim))
+    return whitening.points(z).reshape(2, 60, -1)
 
 
 @pytest.fixture
@@ -222,6 +223,8 @@ def test_a_fit_that_keeps_every_nth_draw_is_judged_on_all(made, monkeypatch):
     # More than the 252 draws that are kept could ever have.
     assert table.loc[table["group"] == "loading", "ess_bulk"].median() > 400
     assert fit.extra["leapfrog_steps"] < 20
+    assert fit.extra["sampler"] == "turns"
+    assert any("exactly in quarter turns" in note for note in fit.notes)
 
 
 def test_without_a_mode_the_metric_is_learned(made, monkeypatch):
@@ -232,3 +235,4 @@ def test_without_a_mode_the_metric_is_learned(made, monkeypatch):
     monkeypatch.setattr(bayes, "sample_whitened", refuse)
     fit = bayes.fit_bayes(made.table, 2, draws=60, max_draws=60, tune=100, chains=2, seed=1)
     assert fit.draws.sizes["draw"] == 60
+    assert fit.extra["sampler"] == "nuts"
