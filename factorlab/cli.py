@@ -8,6 +8,8 @@ validation, designs, scrutiny.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -38,6 +40,11 @@ STRICT_EXIT = 3
 INTERRUPTED_EXIT = 130
 BROKEN_PIPE_EXIT = 141
 """What a shell says of a program whose reader has gone."""
+
+
+atexit.register(
+    gc.freeze
+)  # else Python, before it ends, searches all that a fit has made for garbage: a second
 
 
 class Verbs(click.Group):

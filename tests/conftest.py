@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from factorlab.inference.bayes import fit_bayes
 from factorlab.scores import ScoreTable, read_scores
 from factorlab.simulation import Simulated, simulate
+
+# A shell starts its background jobs deaf to SIGINT, and they hand that on: tests of interruption would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,12 +21,13 @@ Where that weight is positive the slice holds each orbit twice: with no negative
 image with the weakest factor turned over, s_1 < 0. Either copy alone has all of the posterior, so it
 does not matter which one a chain is in, but for the edge s_1 + s_2 = 0, beyond which the density is 0
 and where leapfrog steps fail. `grade` keeps both copies away from it.
+
+The orbit's size is computed in `factorlab.inference.loading_prior`.
 """
 
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -84,50 +85,6 @@ def slice_basis(frame: np.ndarray) -> np.ndarray:
     away = constraints(frame)
     full = np.linalg.qr(np.hstack([away, np.eye(frame.size)]))[0]
     return np.ascontiguousarray(full[:, away.shape[1] :])
-
-
-def log_orbit(held: Any, frame: Any, k: int) -> Any:
-    """log of the size of the orbit through loadings on the slice, up to a constant.
-
-    Parameters
-    ----------
-    held, frame : tensor, (benchmark, factor)
-    k : int
-        Number of factors.
-
-    Returns
-    -------
-    tensor, ()
-        -inf beyond the edge of the slice, where s_k + s_l < 0 for some pair.
-    """
-    import pytensor.tensor as pt
-
-    from factorlab.inference.log_det import log_det
-
-    if k == 1:
-        return pt.zeros(())
-    n = k * (k - 1) // 2
-    s = pt.dot(frame.T, held)
-    return log_det(pt.dot(sylvester(k), s.ravel()).reshape((n, n)))
-
-
-def sylvester(k: int) -> np.ndarray:
-    """The map from a symmetric S (K x K) to the matrix of A -> S A + A S on skew-symmetric A.
-
-    Returns
-    -------
-    ndarray, (n * n, K * K)
-        n = K (K - 1) / 2; times S.ravel() it gives a symmetric n x n matrix in the orthonormal
-        basis (E_kl - E_lk) / sqrt 2, whose eigenvalues are s_k + s_l.
-    """
-    pairs = list(combinations(range(k), 2))
-    basis = np.zeros((len(pairs), k, k))
-    for p, (a, b) in enumerate(pairs):
-        basis[p, a, b], basis[p, b, a] = np.sqrt(0.5), -np.sqrt(0.5)
-    unit = np.eye(k * k).reshape(k * k, k, k)
-    unit = (unit + unit.transpose(0, 2, 1)) / 2
-    image = np.einsum("cab,pbd->cpad", unit, basis) + np.einsum("pab,cbd->cpad", basis, unit)
-    return np.einsum("qad,cpad->qpc", basis, image).reshape(len(pairs) ** 2, k * k)
 
 
 def turn_to(loading: np.ndarray, frame: np.ndarray) -> np.ndarray:

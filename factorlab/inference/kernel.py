@@ -614,7 +614,7 @@ def integrated(
             z[s], variance[s], observed[s], group, loading, mean, b[s], noise_sd,
             weight[s], a[s], h, row, grouped[s], axes,
         )  # fmt: skip
-        value += _pull_groups(pair_sd, shared[s], a[s], h, row, grouped[s])
+        value += _pull_groups(pair_sd, shared[s], a[s], h, row, grouped[s], axes)
         value += _invert(a[s], h, t[s], row, axes)
     d_root, d_step = 0.0, 0.0
     if parent.shape[0]:
@@ -632,7 +632,7 @@ def integrated(
             z[s], weight[s], group, loading, mean, b[s], a[s], t[s], grouped[s],
             d_loading, d_mean, d_noise, axes,
         )  # fmt: skip
-        _pair_slopes(pair_sd, shared[s], a[s], t[s], grouped[s], d_pair)
+        _pair_slopes(pair_sd, shared[s], a[s], t[s], grouped[s], d_pair, axes)
     for j in range(n_benchmarks):
         d_noise[j] *= noise_sd[j]
     for g in range(n_groups):
@@ -838,42 +838,35 @@ def _gram(
 
 
 @_compile
-def _pull_groups(pair_sd: Any, shared: Any, a: Any, b: Any, row: Any, grouped: Any) -> float:
+def _pull_groups(pair_sd: Any, shared: Any, a: Any, b: Any, row: Any, grouped: Any, axes: Any) -> float:
     """Sherman-Morrison step of each group on A and b; log(1 + (delta^2 + c) 1'D^-1 1) and its quadratic part.
 
     The logarithm as in `_gram`.
 
     Leaves (delta^2 + c) / (1 + (delta^2 + c) 1'D^-1 1) in row 2 of ``grouped``.
     """
-    K = b.shape[0]
-    lanes = b.shape[1]
-    product = row[0]
+    K, lanes = b.shape
+    one, less = _all(1.0), _all(-1.0)
     out = 0.0
-    for g in range(pair_sd.shape[0]):
-        delta = pair_sd[g] * pair_sd[g]
-        total = grouped[g, 0]
-        pulled = grouped[g, 1]
-        shrink = grouped[g, 2]
-        known = shared[g]
-        for i in range(lanes):
-            common = delta + known[i]
-            factor = 1.0 + common * total[i]
-            product[i] *= factor
-            shrink[i] = common / factor
-            out -= shrink[i] * pulled[i] * pulled[i]
-        out += _take_exponents(product)
-        p = 0
-        for k in range(K):
-            vk = grouped[g, 4 + k]
-            bk = b[k]
-            for i in range(lanes):
-                bk[i] -= shrink[i] * pulled[i] * vk[i]
-            for q in range(k + 1):
-                vq = grouped[g, 4 + q]
-                entry = a[p]
-                for i in range(lanes):
-                    entry[i] -= shrink[i] * vk[i] * vq[i]
-                p += 1
+    for first in range(0, lanes, WIDTH):
+        gram = _rows(a, first, lanes, _triangle(axes))
+        pull = _rows(b, first, lanes, axes)
+        for g in range(pair_sd.shape[0]):
+            top = g * (K + 4) * lanes + first
+            common = _all(pair_sd[g] * pair_sd[g]) + _load(shared, g * lanes + first)
+            factor = one + common * _load(grouped, top)
+            shrink = common / factor
+            _store(grouped, top + 2 * lanes, shrink)
+            shrink *= less
+            pulled = _load(grouped, top + lanes)
+            out += _sum(shrink * pulled * pulled)
+            along = _rows(grouped, top + 4 * lanes, lanes, axes)
+            pull = _add_multiples(pull, along, shrink * pulled)
+            gram = _add_products(gram, along, shrink)
+            _store(row, first, _load(row, first) * factor)
+            out += _take_exponents(row[0, first : first + WIDTH])
+        _store_rows(a, first, lanes, gram)
+        _store_rows(b, first, lanes, pull)
     return out
 
 
@@ -970,24 +963,23 @@ def _slopes(
 
 
 @_compile
-def _pair_slopes(pair_sd: Any, shared: Any, a: Any, t: Any, grouped: Any, d_pair: Any) -> None:
+def _pair_slopes(pair_sd: Any, shared: Any, a: Any, t: Any, grouped: Any, d_pair: Any, axes: Any) -> None:
     """Add a block's derivatives with respect to delta^2 (times 2)."""
     K, lanes = t.shape
+    one = _all(1.0)
     for g in range(pair_sd.shape[0]):
-        delta = pair_sd[g] * pair_sd[g]
-        total = 0.0
-        for i in range(lanes):
-            scale = 1.0 / (1.0 + (delta + shared[g, i]) * grouped[g, 0, i])
-            along = grouped[g, 1, i]
-            inside = 0.0
-            for k in range(K):
-                along -= t[k, i] * grouped[g, 4 + k, i]
-                for q in range(k + 1):
-                    x = a[k * (k + 1) // 2 + q, i] * grouped[g, 4 + k, i] * grouped[g, 4 + q, i]
-                    inside += x if q == k else 2.0 * x
+        delta = _all(pair_sd[g] * pair_sd[g])
+        total = _all(0.0)
+        for first in range(0, lanes, WIDTH):
+            top = g * (K + 4) * lanes + first
+            weight = _load(grouped, top)
+            scale = one / (one + (delta + _load(shared, g * lanes + first)) * weight)
+            pull = _rows(grouped, top + 4 * lanes, lanes, axes)
+            along = _load(grouped, top + lanes) - _dot(pull, _rows(t, first, lanes, axes))
             along *= scale
-            total += along * along - grouped[g, 0, i] * scale + inside * scale * scale
-        d_pair[g] += total
+            inside = _dot(_times(_rows(a, first, lanes, _triangle(axes)), pull), pull)
+            total += along * along - weight * scale + inside * scale * scale
+        d_pair[g] += _sum(total)
 
 
 def draw_latents(*given: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -1041,7 +1033,7 @@ def _draw_latents(
                 z[s], variance[s], observed[s], group, loading[d], mean[d], b, noise_sd[d],
                 weight, a[s], h, row, grouped, axes,
             )  # fmt: skip
-            _pull_groups(pair_sd[d], shared[s], a[s], h, row, grouped)
+            _pull_groups(pair_sd[d], shared[s], a[s], h, row, grouped, axes)
             _invert(a[s], h, t[s], row, axes)
         if n_nodes:
             _, inverse, sent, _ = _climb(node, parent, root_sd[d], step_sd[d], a, t, axes)

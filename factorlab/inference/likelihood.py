@@ -18,7 +18,7 @@ from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_defa
 
 from factorlab.inference.kernel import Blocks, axes_of, integrated
 
-VERSION = 5
+VERSION = 6
 """Part of the key of PyTensor's compile cache: raise it when the kernel changes."""
 
 _TYPES = (

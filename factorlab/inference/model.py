@@ -8,7 +8,6 @@ import numpy as np
 
 from factorlab.inference.blueprint import Blueprint, blueprint
 from factorlab.inference.design import BudgetDesign
-from factorlab.inference.gauge import log_orbit
 from factorlab.inference.inputs import ModelInputs
 from factorlab.inference.kernel import Blocks
 from factorlab.inference.marginal import log_likelihood
@@ -79,6 +78,9 @@ def build_model(
     import pymc as pm
     import pytensor.tensor as pt
 
+    from factorlab.inference.loading_prior import log_loading_prior
+    from factorlab.inference.product import product
+
     p = priors or Priors()
     held = gauge == "held"
     plan = blueprint(inputs, held)
@@ -89,12 +91,11 @@ def build_model(
         loading_sd = pm.HalfNormal("loading_sd", p.loading_sd)
         start = plan.starts["loading_on_slice"]
         on_slice = pm.Normal("loading_on_slice", 0.0, loading_sd, shape=len(start), initval=start)
-        flat = pt.dot(given(plan, "slice_basis"), on_slice) if held else on_slice
+        flat = product(given(plan, "slice_basis"), on_slice) if held else on_slice
         loading = pm.Deterministic("loading", flat.reshape((n_benchmarks, k)))
-        if held:  # of loadings over their sd, as if that were 1
-            orbit = log_orbit(loading, given(plan, "frame"), k)
-            pm.Potential("loading_orbit", orbit - k * (k - 1) / 2 * pt.log(loading_sd))
-        pm.Potential("loading_volume", _volume(loading, loading_sd, n_benchmarks, k, p.small_loading))
+        frame = given(plan, "frame") if held else loading
+        extra = log_loading_prior(loading, loading_sd, frame, small=p.small_loading, held=held)
+        pm.Potential("loading_volume", extra)
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
         noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)
         pair_sd = (
@@ -169,14 +170,3 @@ def _sampled_effects(inputs: ModelInputs, effect_sd: tuple[Any, Any]) -> Any:
     for n in range(len(design.families), len(design.parent)):
         total.append(total[design.parent[n]] + own[n])
     return pt.stack(total)[design.node]
-
-
-def _volume(loading: Any, sd: Any, n_benchmarks: int, k: int, small: float) -> Any:
-    """-(J - K)/2 log|Lambda' Lambda / sd^2| - K/2 log|Lambda' Lambda / J + small^2 I|."""
-    import pytensor.tensor as pt
-
-    from factorlab.inference.log_det import log_det
-
-    gram = pt.dot(loading.T, loading)
-    size = gram / n_benchmarks + small**2 * np.eye(k)
-    return -0.5 * (n_benchmarks - k) * (log_det(gram) - 2 * k * pt.log(sd)) - 0.5 * k * log_det(size)

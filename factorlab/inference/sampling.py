@@ -43,6 +43,9 @@ GROWTH = (1.2, 2.0)
 SEPARATE_CHECKS = 2
 """Checks in a row that find the chains in different solutions, after which sampling stops."""
 
+LOOKS = (0.1, 0.5)
+"""Seconds between looks at growing chains: least, where a check comes near, and most."""
+
 FEWEST_KEPT = 50
 """Interrupted with fewer draws a chain than this, nothing is kept."""
 
@@ -195,7 +198,7 @@ def sample(
     sampler = _start(density, most, length, chains, chains if adaptive else cores, seed)
     watch = Watch(length, chains, first, most, standing if adaptive else None, tell, began)
     stopped: Stopped = "draws"
-    pause, checking = 0.2, 0.0
+    pause, checking = LOOKS[0], 0.0
     try:
         while True:
             try:
@@ -204,7 +207,8 @@ def sample(
             except TimeoutError:
                 looked = time.monotonic()
                 batches = _Batches(sampler.inspect())
-                pause = max(0.2, 4 * (time.monotonic() - looked))  # a look copies all that was drawn
+                cost = time.monotonic() - looked  # a look copies all that was drawn
+                pause = max(min(watch.wait(batches), LOOKS[1]), LOOKS[0], 4 * cost)
                 due = watch.due(batches)
                 if due:
                     sampler.pause()  # else chains run on while two cores are busy with the check
@@ -269,12 +273,20 @@ class Watch:
         self._next = first
         self._detail = ""
         self._separate = 0
+        self._seen = (began, 0)
         self.judged = 0
 
     def due(self, batches: Drawn) -> bool:
         """Whether the draws are to be judged now."""
         drawn = batches.shortest(self._chains) - self._length.tune
         return self._standing is not None and self._next <= drawn < self._most
+
+    def wait(self, batches: Drawn) -> float:
+        """Seconds until the next check is due, at the speed since this was last asked."""
+        now, drawn = time.monotonic(), batches.shortest(self._chains)
+        (before, had), self._seen = self._seen, (now, drawn)
+        left = self._length.tune + self._next - drawn
+        return left * (now - before) / (drawn - had) if drawn > had else np.inf
 
     def look(self, batches: Drawn, due: bool) -> Stopped | None:
         """Judge draws that are due, tell how far they are; why to stop, if so."""
