@@ -19,10 +19,10 @@ from factorlab.inference.joint_budgets import fit_budgets
 from factorlab.inference.ml import fit_ml
 from factorlab.inference.outliers import Outliers, find_outliers
 from factorlab.inference.pca import Scheme, declared_anchors, fit_pca, resample_pca
-from factorlab.inference.sampling import Progress, silent
 from factorlab.inference.scree import ParallelAnalysis, parallel_analysis
 from factorlab.inference.sensitivity import prior_sensitivity
 from factorlab.inference.solution import FactorSolution
+from factorlab.inference.watch import Progress, silent
 from factorlab.options import FitOptions
 from factorlab.scores import ScoreTable
 
@@ -128,7 +128,7 @@ def analyse(
     table : ScoreTable
     options : FitOptions, optional
     progress : callable, optional
-        Called with (stage, done, total); see `factorlab.inference.sampling.Progress`.
+        Called with (stage, done, total); see `factorlab.inference.watch.Progress`.
     early : callable, optional
         Called before and after the Bayesian fit with what there is then, so that it can be drawn meanwhile.
 

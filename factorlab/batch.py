@@ -105,7 +105,7 @@ def run_batch(
     stage : str
         Name of the work, for `progress`.
     progress : callable, optional
-        Called with (stage, done, total), as `factorlab.inference.sampling.Progress`.
+        Called with (stage, done, total), as `factorlab.inference.watch.Progress`.
     ended : callable, optional
         Called here with name and result as each task ends; not for those kept earlier.
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from factorlab.batch import run_batch
 from factorlab.errors import InputError
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.power_options import PowerOptions, Question, Setting, check, truths
 from factorlab.power_tables import NO_DIFFERENCE, difference_rows, factor_rows, failed, notes_of, rule
 from factorlab.power_tasks import Interval, difference_task, draw_table, factors_task

@@ -16,7 +16,7 @@ from typing import Any
 from factorlab.errors import InputError
 from factorlab.inference.provenance import versions
 from factorlab.inference.resamples import Scheme
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.options import FitOptions
 from factorlab.plots import headline_moves, save
 from factorlab.refits import Refits, refit

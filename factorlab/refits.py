@@ -19,8 +19,8 @@ from factorlab.inference.pca import constants, fit_pca
 from factorlab.inference.projection import project
 from factorlab.inference.provenance import describe
 from factorlab.inference.resamples import Resamples, Scheme, draw_resamples, resampled_table
-from factorlab.inference.sampling import Progress
 from factorlab.inference.solution import FactorSolution, label_draws
+from factorlab.inference.watch import Progress
 from factorlab.options import FitOptions
 from factorlab.refit_tables import Aligned, align, headline_table, summary_table
 from factorlab.scores import ScoreTable

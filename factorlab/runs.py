@@ -14,9 +14,9 @@ from factorlab.analysis import SCHEMES, Analysis, derive
 from factorlab.errors import InputError
 from factorlab.health import check
 from factorlab.inference.priors import Priors
-from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import parallel_analysis
 from factorlab.inference.solution import FactorSolution, load_solution
+from factorlab.inference.watch import Progress
 from factorlab.options import FitOptions
 from factorlab.painter import Painter, save_figures
 from factorlab.report import write_report

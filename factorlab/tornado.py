@@ -17,8 +17,8 @@ from factorlab.inference.budgets import BudgetRegression, Predictors, two_step
 from factorlab.inference.identify import congruence, match
 from factorlab.inference.joint_budgets import fit_budgets
 from factorlab.inference.pca import declared_anchors
-from factorlab.inference.sampling import Progress
 from factorlab.inference.solution import FactorSolution
+from factorlab.inference.watch import Progress
 from factorlab.options import FitOptions
 from factorlab.refits import NOT_OF_BAYES, fit_method
 from factorlab.scores import ScoreTable

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from factorlab.inference.provenance import versions
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.options import FitOptions
 from factorlab.plots import save, tornado_bars
 from factorlab.refit_folder import FITS, folder_of_fits

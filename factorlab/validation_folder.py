@@ -12,7 +12,7 @@ from typing import Any
 from factorlab.inference.predict.validation import Validation, validate
 from factorlab.inference.predict.validation_options import ValidationOptions
 from factorlab.inference.provenance import versions
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.plots import save, validation_errors, validation_predictions, validation_reliability
 from factorlab.refit_folder import FITS, folder_of_fits
 from factorlab.score_table import ScoreTable

@@ -24,8 +24,9 @@ from factorlab.inference.orientation import Orientation
 from factorlab.inference.posterior import IDENTIFIED, ChainWeights, Found, Posterior, reference_loadings
 from factorlab.inference.priors import Priors
 from factorlab.inference.provenance import describe
-from factorlab.inference.sampling import Length, Progress, Sample, Standing, sample, silent, start_point
+from factorlab.inference.sampling import Sample, sample, start_point
 from factorlab.inference.solution import Diagnostics, FactorSolution
+from factorlab.inference.watch import Length, Progress, Standing, silent
 from factorlab.inference.whitening import sample_whitened
 from factorlab.scores import ScoreTable
 
@@ -96,7 +97,7 @@ def fit_bayes(
     seed : int
         The same seed gives the same draws up to Monte Carlo error, not bit for bit.
     progress : callable, optional
-        See `factorlab.inference.sampling.Progress`.
+        See `factorlab.inference.watch.Progress`.
 
     Returns
     -------

@@ -15,8 +15,8 @@ from factorlab.inference.inputs import shared_errors
 from factorlab.inference.marginal import Cells
 from factorlab.inference.mode import fit_mode, predict_cells
 from factorlab.inference.priors import Priors
-from factorlab.inference.sampling import Progress
 from factorlab.inference.scree import parallel_analysis
+from factorlab.inference.watch import Progress
 from factorlab.scores import ScoreTable
 
 CountMethod = Literal["pca", "bayes"]

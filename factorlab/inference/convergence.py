@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from factorlab.inference.mixing import Convergence, convergence
 from factorlab.inference.modes import ability_covariance
-from factorlab.inference.sampling import ESS_GOAL, RHAT_GOAL, Convergence, convergence
 from factorlab.inference.solution import Diagnostics
+from factorlab.inference.watch import ESS_GOAL, RHAT_GOAL
 
 
 def diagnose(

@@ -28,7 +28,8 @@ from scipy.optimize import minimize
 
 from factorlab.errors import InputError
 from factorlab.inference.density import Density
-from factorlab.inference.sampling import Progress, start_point
+from factorlab.inference.sampling import start_point
+from factorlab.inference.watch import Progress
 
 OWN = ("token_error_", "token_latent_")
 """Beginnings of the names of parameters that belong to single models or families."""

@@ -28,7 +28,7 @@ from factorlab.inference.budgets import (
     two_step,
 )
 from factorlab.inference.convergence import ESS_GOAL, RHAT_GOAL
-from factorlab.inference.sampling import convergence
+from factorlab.inference.mixing import convergence
 from factorlab.inference.solution import FactorSolution
 from factorlab.lineage import build_lineage
 from factorlab.scores import ScoreTable

@@ -15,7 +15,8 @@ import numpy as np
 
 from factorlab.inference.curvature import Counted, find_curvature, find_modes
 from factorlab.inference.density import Density
-from factorlab.inference.sampling import Progress, silent, smooth_weights
+from factorlab.inference.sampling import smooth_weights
+from factorlab.inference.watch import Progress, silent
 
 KHAT_GOAL = 0.7
 

@@ -19,9 +19,9 @@ from factorlab.inference.left_out import kin, left_out_density
 from factorlab.inference.modes import Modes, find_modes
 from factorlab.inference.orientation import Axes, Orientation, axes
 from factorlab.inference.pca import fit_pca
-from factorlab.inference.sampling import RHAT_GOAL, Standing
 from factorlab.inference.solution import Diagnostics
 from factorlab.inference.stacking import pick_draws, stack_chains
+from factorlab.inference.watch import RHAT_GOAL, Standing
 from factorlab.inference.worked_draws import MADE, Worked, WorkedDraws
 from factorlab.scores import ScoreTable
 

@@ -21,16 +21,8 @@ from numba import njit
 
 from factorlab.inference.density import Density
 from factorlab.inference.pointer import call_density
-from factorlab.inference.sampling import (
-    FEWEST_KEPT,
-    Length,
-    Progress,
-    Sample,
-    Standing,
-    Stopped,
-    Watch,
-    silent,
-)
+from factorlab.inference.sampling import FEWEST_KEPT, Sample
+from factorlab.inference.watch import Length, Progress, Standing, Stopped, Watch, silent
 
 TURN = 0.55 * np.pi
 """Length of a trajectory: a little more than a quarter, as draws that are refused stay where they were."""

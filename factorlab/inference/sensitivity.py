@@ -22,7 +22,8 @@ from scipy.stats import norm
 
 from factorlab.errors import InputError
 from factorlab.inference.budgets import BudgetRegression
-from factorlab.inference.sampling import convergence, smooth_weights
+from factorlab.inference.mixing import convergence
+from factorlab.inference.sampling import smooth_weights
 from factorlab.inference.solution import FactorSolution
 
 AS_FITTED = "as fitted"

@@ -31,7 +31,8 @@ from factorlab.inference.curvature import Counted, Curvature, find_curvature, fi
 from factorlab.inference.density import Density
 from factorlab.inference.pointer import as_pointer, call_density
 from factorlab.inference.quarter_turn import sample_turns
-from factorlab.inference.sampling import Length, Progress, Sample, Standing, silent
+from factorlab.inference.sampling import Sample
+from factorlab.inference.watch import Length, Progress, Standing, silent
 
 WARM_UP = 50
 """Draws of each chain with the metric of the mode, and at most as many to find the length of steps after it."""

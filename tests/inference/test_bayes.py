@@ -16,9 +16,9 @@ from factorlab.inference.convergence import diagnose, drawn_afresh, problems
 from factorlab.inference.inputs import model_inputs
 from factorlab.inference.kernel import evaluate
 from factorlab.inference.marginal import log_likelihood
+from factorlab.inference.mixing import convergence
 from factorlab.inference.model import build_model
 from factorlab.inference.priors import Priors, read_priors
-from factorlab.inference.sampling import convergence
 from factorlab.inference.solution import load_solution
 from factorlab.scores import table_from_frames
 

@@ -17,8 +17,9 @@ from factorlab.inference.left_out import kin, left_out_density
 from factorlab.inference.model import build_model
 from factorlab.inference.modes import ability_covariance, find_modes
 from factorlab.inference.priors import Priors
-from factorlab.inference.sampling import Length, sample
+from factorlab.inference.sampling import sample
 from factorlab.inference.stacking import Stacking, stack_chains
+from factorlab.inference.watch import Length
 
 NAMES = ["MMLU", "NIILC", "JSQuAD", "GSM8K", "MGSM", "BBH"]
 GENERAL = np.array([0.8, 0.5, 0.6, 0.7, 0.7, 0.9])

@@ -17,7 +17,8 @@ from factorlab.inference.laplace import approximate
 from factorlab.inference.mixing import convergence
 from factorlab.inference.model import build_model
 from factorlab.inference.priors import Priors
-from factorlab.inference.sampling import Length, Standing, sample, start_point
+from factorlab.inference.sampling import sample, start_point
+from factorlab.inference.watch import Length, Standing
 
 COVARIANCE = np.array([[1.0, 0.9, 0.0], [0.9, 2.0, 0.5], [0.0, 0.5, 0.3]])
 CENTRE = np.array([1.0, -2.0, 30.0])

@@ -15,7 +15,8 @@ from factorlab.inference.model import build_model
 from factorlab.inference.pca import fit_pca
 from factorlab.inference.priors import Priors
 from factorlab.inference.quarter_turn import StepSize, sample_turns
-from factorlab.inference.sampling import Length, sample, silent
+from factorlab.inference.sampling import sample
+from factorlab.inference.watch import Length, silent
 from factorlab.inference.whitening import find_whitening, sample_whitened, whiten_density
 from factorlab.inference.worked_draws import WorkedDraws
 from factorlab.simulation import simulate

@@ -16,7 +16,8 @@ from factorlab.inference.predict.kernel import (
 )
 from factorlab.inference.predict.layout import Inputs, Layout, lay_out
 from factorlab.inference.predict.specification import Member, PredictionPriors
-from factorlab.inference.sampling import Length, Progress, sample
+from factorlab.inference.sampling import sample
+from factorlab.inference.watch import Length, Progress
 
 
 class Effort(NamedTuple):

@@ -30,8 +30,8 @@ from factorlab.inference.predict.specification import (
     PredictionPriors,
     limited,
 )
-from factorlab.inference.sampling import Progress
 from factorlab.inference.stacking import stacking_weights
+from factorlab.inference.watch import Progress
 from factorlab.lineage import build_lineage
 from factorlab.score_table import ScoreTable
 

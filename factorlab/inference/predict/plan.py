@@ -26,7 +26,7 @@ from factorlab.inference.predict.plan_tables import (
 )
 from factorlab.inference.predict.planned_model import BEYOND, PlannedModel, plan_model
 from factorlab.inference.predict.predictors import token_floors, token_predictor
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.score_table import ScoreTable
 
 

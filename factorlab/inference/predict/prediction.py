@@ -14,7 +14,7 @@ from factorlab.inference.predict.calibration import CELL, MODEL
 from factorlab.inference.predict.columns import visible
 from factorlab.inference.predict.kernel import LINEAR
 from factorlab.inference.predict.mixture import Mixture, PredictionSettings, fit_mixture
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.lineage import build_lineage
 from factorlab.score_table import ScoreTable
 

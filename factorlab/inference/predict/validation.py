@@ -19,7 +19,7 @@ from factorlab.inference.predict.schemes import Fold, Scheme, allowed_schemes, m
 from factorlab.inference.predict.scoring import cross_fit_factors, pit_histogram, summarise
 from factorlab.inference.predict.specification import MOST_FACTORS
 from factorlab.inference.predict.validation_options import ValidationOptions
-from factorlab.inference.sampling import Progress
+from factorlab.inference.watch import Progress
 from factorlab.score_table import ScoreTable
 
 
