@@ -9,7 +9,6 @@ validation, designs, scrutiny.
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factorlab import __version__
-from factorlab.collector import seldom_collected
+from factorlab.collector import end_unsearched, seldom_collected
 from factorlab.errors import InputError
 from factorlab.verbs.design import factor_number, next_verb, parse_rho, power_verb
 from factorlab.verbs.evaluate import eval_verb
@@ -40,11 +39,6 @@ STRICT_EXIT = 3
 INTERRUPTED_EXIT = 130
 BROKEN_PIPE_EXIT = 141
 """What a shell says of a program whose reader has gone."""
-
-
-atexit.register(
-    gc.freeze
-)  # else Python, before it ends, searches all that a fit has made for garbage: a second
 
 
 class Verbs(click.Group):
@@ -244,6 +238,7 @@ def fit(
     reading = {name: rest.pop(name) for name in READING}
     if factors != "auto" and not factors.isdigit():
         raise InputError(f"--factors '{factors}' is no number; give 1, 2, ... or auto")
+    atexit.register(end_unsearched)
     from factorlab.painter import Painter
 
     painter = click.get_current_context().with_resource(Painter(rest["cores"] if page else 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,3 +20,12 @@ def seldom_collected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
+
+
+def end_unsearched() -> None:
+    """Before Python ends: what is alive is not searched for garbage, which takes a second after a fit.
+
+    Not where DuckDB is loaded, which would print that its objects are left over.
+    """
+    if "duckdb" not in sys.modules:
+        gc.freeze()

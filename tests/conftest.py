@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from factorlab.inference.bayes import fit_bayes
 from factorlab.scores import ScoreTable, read_scores
@@ -14,6 +16,11 @@ from factorlab.simulation import Simulated, simulate
 
 # A shell starts its background jobs deaf to SIGINT, and they hand that on: tests of interruption would wait forever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests run side by side: threads of one wait, spinning, for cores that another has, and take ten times as long.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")  # of what is loaded later, and of other processes
+threadpool_limits(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 
