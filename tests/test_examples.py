@@ -74,6 +74,7 @@ def test_own_table(tmp_path: Path):
     assert fl.load_solution(tmp_path / "leaderboard.nc").kind == "posterior"
 
 
+@pytest.mark.slow
 def test_recovery(tmp_path: Path):
     out = run("recovery", "--out", str(tmp_path), "--draws", "300")
     assert all(float(c) > 0.9 for c in re.findall(r"drawn loadings (\S+)", out))
@@ -88,6 +89,7 @@ def test_recovery(tmp_path: Path):
     assert {path.name for path in tmp_path.iterdir()} >= {"scores.parquet", "truth.nc", "bayes.nc"}
 
 
+@pytest.mark.slow
 def test_another_language(tmp_path: Path):
     out = run("another_language", "--out", str(tmp_path), "--draws", "300")
     assert "languages with a budget: en, ko" in out
