@@ -27,7 +27,7 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 
-VERSION = 1
+VERSION = 2
 """Part of the key of PyTensor's compile cache: raise it when a function below changes."""
 
 _compile = njit(cache=True, nogil=True, error_model="numpy")
@@ -82,69 +82,38 @@ def _cross(left: Any, right: Any) -> Any:
 
 
 @_compile
-def _add_times(out: Any, left: Any, right: Any, weight: float) -> None:
-    """out += weight * left right, with out and left (J, K) and right (K, K)."""
+def _add_times(out: Any, left: Any, right: Any) -> None:
+    """out += left right, with out and left (J, K) and right (K, K)."""
     n, k = left.shape
     for j in range(n):
         for a in range(k):
-            x = weight * left[j, a]
             for b in range(k):
-                out[j, b] += x * right[a, b]
+                out[j, b] += left[j, a] * right[a, b]
 
 
 @_compile
-def _compound(s: Any) -> Any:
-    """C of a symmetric matrix, (K (K - 1) / 2, the same)."""
+def _pair(a: int, b: int, k: int) -> int:
+    """Place of {a, b} among the pairs of K axes, in the order (0, 1), (0, 2), ..."""
+    low, high = min(a, b), max(a, b)
+    return low * k - low * (low + 1) // 2 + high - low - 1
+
+
+@_compile
+def _compound(s: Any, weight: Any, back: bool) -> None:
+    """Add C(S) to ``weight``, or where ``back`` its transpose: d tr(weight' C(S)) / dS to ``s``.
+
+    C takes S_ac from {a, b} to {c, b}, with a minus sign where b lies between a and c; S and weight are symmetric.
+    """
     k = s.shape[0]
-    n = k * (k - 1) // 2
-    out = np.zeros((n, n))
-    row = 0
-    for a in range(k):
-        for b in range(a + 1, k):
-            column = 0
+    for b in range(k):
+        for a in range(k):
             for c in range(k):
-                for d in range(c + 1, k):
-                    x = 0.0
-                    if b == d:
-                        x += s[a, c]
-                    if a == c:
-                        x += s[b, d]
-                    if b == c:
-                        x -= s[a, d]
-                    if a == d:
-                        x -= s[b, c]
-                    out[row, column] = x
-                    column += 1
-            row += 1
-    return out
-
-
-@_compile
-def _compound_slope(weight: Any, k: int) -> Any:
-    """d tr(weight' C(S)) / dS, made symmetric, (K, K)."""
-    out = np.zeros((k, k))
-    row = 0
-    for a in range(k):
-        for b in range(a + 1, k):
-            column = 0
-            for c in range(k):
-                for d in range(c + 1, k):
-                    w = 0.5 * weight[row, column]
-                    if b == d:
-                        out[a, c] += w
-                        out[c, a] += w
-                    if a == c:
-                        out[b, d] += w
-                        out[d, b] += w
-                    if b == c:
-                        out[a, d] -= w
-                        out[d, a] -= w
-                    if a == d:
-                        out[b, c] -= w
-                        out[c, b] -= w
-                    column += 1
-            row += 1
-    return out
+                if a != b and c != b:
+                    sign = 1.0 if (a < b) == (c < b) else -1.0
+                    if back:
+                        s[a, c] += sign * weight[_pair(a, b, k), _pair(c, b, k)]
+                    else:
+                        weight[_pair(a, b, k), _pair(c, b, k)] += sign * s[a, c]
 
 
 @_compile
@@ -177,15 +146,19 @@ def volume_and_orbit(loading: Any, sd: float, frame: Any, small: float, held: bo
     covariance, of_size = _log_det_inverse(size)
     value = -0.5 * (n - k) * (volume - 2 * k * np.log(sd)) - 0.5 * k * covariance
     slope = np.zeros((n, k))
-    _add_times(slope, loading, (k - n) * of_gram - (k / n) * of_size, 1.0)
+    _add_times(slope, loading, (k - n) * of_gram - (k / n) * of_size)
     sd_slope = (n - k) * k / sd
     if held and k > 1:
         pairs = k * (k - 1) // 2
         s = _cross(frame, loading)
-        orbit, of_compound = _log_det_inverse(_compound(0.5 * (s + s.T)))
+        compound = np.zeros((pairs, pairs))
+        _compound(0.5 * (s + s.T), compound, False)
+        orbit, of_compound = _log_det_inverse(compound)
         value += orbit - pairs * np.log(sd)
         sd_slope -= pairs / sd
-        _add_times(slope, frame, _compound_slope(of_compound, k), 1.0)
+        of_s = np.zeros((k, k))
+        _compound(of_s, of_compound, True)
+        _add_times(slope, frame, of_s)
     return value, slope, sd_slope
 
 

@@ -95,7 +95,7 @@ def build_model(
         loading = pm.Deterministic("loading", flat.reshape((n_benchmarks, k)))
         frame = given(plan, "frame") if held else loading
         extra = log_loading_prior(loading, loading_sd, frame, small=p.small_loading, held=held)
-        pm.Potential("loading_volume", extra)
+        pm.Potential("loading_prior", extra)
         mean = pm.Normal("mean", 0.0, p.mean_sd, shape=n_benchmarks)
         noise_sd = pm.LogNormal("noise_sd", np.log(p.noise_sd_median), p.noise_sd_log_sd, shape=n_benchmarks)
         pair_sd = (

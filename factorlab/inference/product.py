@@ -96,6 +96,7 @@ def _funcify(op: Product, node: Any = None, **kwargs: Any) -> Any:
 def _many(op: Product, node: Any, matrix: Any, x: Any) -> Any:
     """Vectors of many draws, (..., m), are one product and not a loop."""
     if matrix.type.ndim != 2:
+        # Draws are of variables, never of data; a wrong product would be worse than none.
         raise NotImplementedError("the matrix is fixed: it cannot have a dimension of draws")
     return pt.dot(x, matrix if op.transposed else matrix.T).owner
 
